@@ -21,6 +21,9 @@ pub struct TokenBody {
     /// Whether the token also lets see payloads and plugin state.
     #[serde(default)]
     pub payloads: bool,
+    /// The namespaces that the token is for, by name, or `*` for all of them; `default` alone when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
     /// How long the token is valid, such as `90d`; for ever when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<String>,
@@ -48,6 +51,8 @@ pub struct TokenView {
     pub roles: Vec<String>,
     /// Whether the token also lets see payloads and plugin state.
     pub payloads: bool,
+    /// The namespaces that the token is for; `*` for all of them.
+    pub namespaces: Vec<String>,
     /// `active`, `expired` or `revoked`.
     #[schema(value_type = TokenStateWord)]
     pub state: String,
@@ -99,6 +104,8 @@ pub struct MeView {
     /// What the caller may do.
     #[schema(value_type = Vec<PermissionWord>)]
     pub permissions: Vec<String>,
+    /// The namespaces of the host that the caller may see.
+    pub namespaces: Vec<String>,
     /// When the token expires; null when it never does, and without access control.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,

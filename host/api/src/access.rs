@@ -29,6 +29,7 @@ use crate::body::refuse;
 use crate::caller::{Caller, identify, no_rule, peer_of, token_missing};
 use crate::error::{ApiError, no_method};
 use crate::forward::receive::INTERNAL;
+use crate::namespaces::hidden;
 
 /// The name of the security scheme in the document.
 pub(crate) const SCHEME: &str = "token";
@@ -236,7 +237,8 @@ pub(crate) async fn gate(
     }
     match token.filter(|_| is_stream(&response)) {
         Some(token) => response.map(|body| {
-            let ended = Box::pin(async move { state.host.until_token_ended(&token).await });
+            let keeper = state.hosts.default.clone();
+            let ended = Box::pin(async move { keeper.until_token_ended(&token).await });
             Body::from_stream(body.into_data_stream().take_until(ended))
         }),
         None => response,
@@ -300,7 +302,10 @@ fn admit(
     if is_open {
         let anonymous = |wrong| Caller::anonymous(peer_of(request), wrong);
         let caller = match identify(state, request) {
-            Ok(Some(caller)) => caller,
+            Ok(Some(caller)) => match hidden(state, request, &caller) {
+                Some(problem) => anonymous(Some(problem.into_problem())),
+                None => caller,
+            },
             Ok(None) => anonymous(None),
             Err(problem) => anonymous(Some(problem.into_problem())),
         };
@@ -315,6 +320,12 @@ fn admit(
         Ok(None) => return (None, Err(token_missing())),
         Err(problem) => return (None, Err(problem)),
     };
+    // Whoever does not know their namespaces can ask for them.
+    if !matches!(target, Target::Ruled(operation) if operation.id == "get_me")
+        && let Some(problem) = hidden(state, request, &caller)
+    {
+        return (Some(caller), Err(problem));
+    }
     let judged = match target {
         Target::Ruled(Operation { rule: Rule::Holder(needed), .. }) => caller.require(*needed),
         Target::Ruled(Operation { rule: Rule::Everybody, .. })

@@ -1,5 +1,6 @@
 //! What the handlers of the API share.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -22,11 +23,29 @@ use amends_api_types::PublicUrl;
 /// that sagas never wait for them. Others wait in line.
 const SCANS_MAX: usize = 2;
 
+/// The hosts of all namespaces of a process.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    /// That of `default`: it keeps the tokens, and believes the proxy.
+    pub(crate) default: Host,
+    /// The others, by the name of their namespace.
+    pub(crate) others: BTreeMap<String, Host>,
+}
+
+impl Hosts {
+    /// Returns all of them, that of `default` first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Host> {
+        std::iter::once(&self.default).chain(self.others.values())
+    }
+}
+
 /// The host that the API is about, and the limits that its requests share. A clone is the same state.
 #[derive(Clone)]
 pub struct ApiState {
-    /// The host.
+    /// The host of the namespace that the requests are for.
     pub(crate) host: Host,
+    /// Those of all namespaces.
+    pub(crate) hosts: Arc<Hosts>,
     /// Renders the metrics.
     pub(crate) prometheus: PrometheusHandle,
     /// Limits how many clients watch sagas.
@@ -58,9 +77,10 @@ impl ApiState {
     /// which a proxy serves it, if one does.
     #[must_use]
     pub fn new(host: Host, prometheus: PrometheusHandle, public_url: Option<PublicUrl>) -> Self {
-        let address = host.peers().and_then(|peers| peers.me().address.parse().ok());
+        let hosts = Hosts { default: host.clone(), others: BTreeMap::new() };
         Self {
-            address,
+            address: address_of(&host),
+            hosts: Arc::new(hosts),
             host,
             prometheus,
             watchers: Watchers::of_sagas(),
@@ -82,6 +102,26 @@ impl ApiState {
         Self { rates: Arc::new(Rates::of_tokens(per_second, at_once)), ..self }
     }
 
+    /// Adds the namespaces beside `default`, each with the host that runs its sagas.
+    #[must_use]
+    pub fn with_namespaces(self, others: impl IntoIterator<Item = Host>) -> Self {
+        let named = others.into_iter().map(|host| (host.namespace().to_owned(), host));
+        let hosts = Hosts { default: self.host.clone(), others: named.collect() };
+        Self { hosts: Arc::new(hosts), ..self }
+    }
+
+    /// The state of another namespace. What limits the memory of the process and the rate of a caller is one for all
+    /// of them; what keeps readers of a store apart is one for each.
+    pub(crate) fn of_namespace(&self, host: &Host) -> Self {
+        Self {
+            address: address_of(host),
+            host: host.clone(),
+            news: News::default(),
+            scans: Arc::new(Semaphore::new(SCANS_MAX)),
+            ..self.clone()
+        }
+    }
+
     /// The addresses beside its own at which the host is reached.
     pub(crate) fn names(&self) -> Names<'_> {
         Names {
@@ -90,4 +130,9 @@ impl ApiState {
             is_any_taken: self.host.has_access_control(),
         }
     }
+}
+
+/// The address at which the other hosts of the store reach a host; none when the store has no others.
+fn address_of(host: &Host) -> Option<PublicUrl> {
+    host.peers().and_then(|peers| peers.me().address.parse().ok())
 }

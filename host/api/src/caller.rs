@@ -8,7 +8,9 @@ use axum::http::{HeaderMap, header};
 
 use amends_api_types::Problem;
 use amends_peers::{Forwarded, ShownToken};
-use amends_runtime::{Holder, Permission, Permissions, Principal, Role, TokenError, Via};
+use amends_runtime::{
+    Holder, Namespaces, Permission, Permissions, Principal, Role, TokenError, Via,
+};
 
 use crate::api_state::ApiState;
 use crate::door::check_own_name;
@@ -140,7 +142,8 @@ impl From<TokenError> for ApiError {
 /// # Errors
 /// 401 when the token does not count, 400 when the name in the header `amends-user` is not legible.
 pub(crate) fn identify(state: &ApiState, request: &Request) -> Result<Option<Caller>, ApiError> {
-    let host = &state.host;
+    // It keeps the tokens of all namespaces.
+    let host = &state.hosts.default;
     let headers = request.headers();
     let peer = peer_of(request);
     let forwarded = request.extensions().get::<Forwarded>();
@@ -166,7 +169,7 @@ pub(crate) fn identify(state: &ApiState, request: &Request) -> Result<Option<Cal
             let shown = forwarded.caller.as_ref().and_then(|caller| caller.token.clone());
             shown.map(holder_of)
         }
-        None => match bearer(headers)? {
+        None => match token_of(headers)? {
             Some(token) => host.holder(token).transpose()?,
             None => named_by_proxy(state, peer, request)?,
         },
@@ -199,7 +202,7 @@ fn name_in(header: &str, name: String) -> Result<String, ApiError> {
 }
 
 /// Returns the token that a request shows (RFC 6750, 2.1).
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(crate) fn token_of(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let token = value.to_str().ok().and_then(|value| {
@@ -227,7 +230,7 @@ fn named_by_proxy(
     peer: IpAddr,
     request: &Request,
 ) -> Result<Option<Holder>, ApiError> {
-    let Some(proxy) = state.host.proxy() else { return Ok(None) };
+    let Some(proxy) = state.hosts.default.proxy() else { return Ok(None) };
     let (headers, name) = (request.headers(), proxy.user.as_str());
     let Some(user) = header_text(headers, name)? else { return Ok(None) };
     if !proxy.trusts(peer) {
@@ -270,7 +273,8 @@ fn holder_of(shown: ShownToken) -> Holder {
     let ShownToken { name, roles, payloads } = shown;
     let roles: Vec<_> = roles.iter().filter_map(|role| Role::from_word(role)).collect();
     let permissions = Permissions::of(&roles, payloads);
-    Holder { name, id: None, roles, permissions, expires_at: None }
+    let namespaces = Namespaces::All;
+    Holder { name, id: None, roles, permissions, namespaces, expires_at: None }
 }
 
 #[cfg(test)]
@@ -289,7 +293,7 @@ mod tests {
             headers
         };
         let read = |values: &[&str]| {
-            bearer(&headers(values)).map(|token| token.map(str::to_owned)).map_err(|_| ())
+            token_of(&headers(values)).map(|token| token.map(str::to_owned)).map_err(|_| ())
         };
         assert_eq!(read(&[]), Ok(None));
         assert_eq!(read(&["Bearer abc"]), Ok(Some("abc".to_owned())));

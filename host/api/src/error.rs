@@ -1,6 +1,7 @@
 //! The error of a request: which problem (RFC 9457) each error of the host is.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -291,11 +292,22 @@ impl From<StartError> for ApiError {
                 .with_remedy("look at the key file that the detail names"),
             StartError::Overloaded(_) => Self::new(429, "overloaded", detail)
                 .with_remedy("try again after the time in Retry-After"),
+            StartError::TooOften { wait } => Self::new(429, "rate_limited", detail)
+                .with_remedy(
+                    "start fewer sagas a second, and try again after the time in Retry-After",
+                )
+                .with_retry_after(retry_after(wait)),
             StartError::Stopping => stopping(detail),
             StartError::Owner(error) => error.into(),
             StartError::Store(error) => error.into(),
         }
     }
+}
+
+/// Returns the value of the header Retry-After: whole seconds (RFC 9110, 10.2.3), at least one.
+pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
+    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from(whole.max(1))
 }
 
 fn stopping(detail: String) -> ApiError {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use amends_api_types::{AliveView, ReadyView, WarningView};
-use amends_runtime::StoreHealth;
+use amends_runtime::{DEFAULT_NAMESPACE, Host, StoreHealth};
 
 use crate::answer::Json;
 use crate::api_state::ApiState;
@@ -115,7 +115,7 @@ pub(crate) fn alive() -> Json<AliveView> {
     Json(AliveView { status: "ok".to_owned() })
 }
 
-/// Answers that the host takes sagas, or why it does not.
+/// Answers that the host takes sagas, in each of its namespaces, or why it does not.
 ///
 /// `warnings` has what will soon keep the host from it: `disk_low`, when the disk of the store has less than
 /// 5 % and less than 1 GiB free.
@@ -123,25 +123,39 @@ pub(crate) fn alive() -> Json<AliveView> {
     security(()),
     responses((status = 200, body = ReadyView, description = "The host takes sagas.")))]
 pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyView>, ApiError> {
-    if state.host.is_stopping() {
+    let mut ready = ReadyView { quarantined: 0, status: "ready".to_owned(), warnings: Vec::new() };
+    for host in state.hosts.all() {
+        // Of `default`, it is said as on a host that has no other.
+        let name = Some(host.namespace()).filter(|name| *name != DEFAULT_NAMESPACE);
+        let of = name.map_or_else(String::new, |name| format!("namespace `{name}`: "));
+        look_at(host, &of, &mut ready).map_err(|problem| problem.with_detail_before(&of))?;
+    }
+    Ok(Json(ready))
+}
+
+/// Adds what is known of one namespace.
+///
+/// # Errors
+/// When it takes no sagas.
+fn look_at(host: &Host, of: &str, ready: &mut ReadyView) -> Result<(), ApiError> {
+    if host.is_stopping() {
         return Err(ApiError::new(503, "stopping", "the host is stopping"));
     }
-    match state.host.store_health() {
+    match host.store_health() {
         StoreHealth::Well => {}
         // Whoever asks only wants to know whether the host takes sagas: 503, whatever is wrong.
         StoreHealth::NoWrites(error) | StoreHealth::Lost(error) => {
             return Err(ApiError::from(error).with_status(503));
         }
     }
-    if !state.host.is_healthy() {
+    if !host.is_healthy() {
         return Err(ApiError::new(503, "shard_failed", "a part of the host has failed")
             .with_remedy("start the host again: nothing that was accepted is lost"));
     }
-    let quarantined = state.host.quarantined().len();
-    let mut ready = ReadyView { quarantined, status: "ready".to_owned(), warnings: Vec::new() };
-    if let Some(disk) = state.host.stats().disk.filter(|disk| disk.is_low) {
+    ready.quarantined += host.quarantined().len();
+    if let Some(disk) = host.stats().disk.filter(|disk| disk.is_low) {
         let detail = format!(
-            "the disk of the store is nearly full: {} MiB of {} MiB are free; when it is full, no saga \
+            "{of}the disk of the store is nearly full: {} MiB of {} MiB are free; when it is full, no saga \
              goes on",
             disk.free_bytes >> 20,
             disk.total_bytes >> 20
@@ -153,16 +167,19 @@ pub(crate) async fn readyz(State(state): State<ApiState>) -> Result<Json<ReadyVi
             free_bytes: disk.free_bytes,
         });
     }
-    Ok(Json(ready))
+    Ok(())
 }
 
-/// Answers with the metrics of the host, as Prometheus text.
+/// Answers with the metrics of the host, as Prometheus text: those of all namespaces.
 #[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "host",
     security(("token" = ["read"])),
     responses((status = 200, body = String, description = "The metrics, as Prometheus reads them.")))]
-pub(crate) async fn metrics(State(state): State<ApiState>) -> Response {
-    state.host.refresh_gauges().await;
+pub(crate) async fn metrics(State(state): State<ApiState>) -> Result<Response, ApiError> {
+    state.only_in_default("the metrics")?;
+    for host in state.hosts.all() {
+        host.refresh_gauges().await;
+    }
     state.prometheus.run_upkeep();
     let text = state.prometheus.render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }

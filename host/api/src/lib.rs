@@ -34,6 +34,7 @@ mod ids;
 mod legible;
 mod lines;
 mod names;
+mod namespaces;
 mod network;
 mod on;
 mod openapi;

@@ -26,7 +26,9 @@ use crate::access::SCHEME;
 #[openapi(
     info(
         title = "Amends",
-        description = "Sagas whose steps and undos are WebAssembly components."
+        description = "Sagas whose steps and undos are WebAssembly components.\n\nThe header `amends-namespace` names \
+                       the namespace that a request is for. Without it, that is the only one of the caller's token, else \
+                       `default`."
     ),
     tags(
         (name = "sagas", description = "Starting sagas, finding them, and what became of them."),

@@ -9,11 +9,10 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderValue;
 use governor::clock::Clock as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, retry_after};
 use crate::network::network_of;
 
 /// Requests a second without a token that counts, from one address: a program with a wrong token is told so, and a
@@ -77,12 +76,6 @@ fn rate_limited(detail: String, wait: Duration) -> ApiError {
     ApiError::new(429, "rate_limited", detail)
         .with_remedy("send fewer requests a second, and try again after the time in Retry-After")
         .with_retry_after(retry_after(wait))
-}
-
-/// Returns the value of the header Retry-After: whole seconds (RFC 9110, 10.2.3), at least one.
-fn retry_after(wait: Duration) -> HeaderValue {
-    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    HeaderValue::from(whole.max(1))
 }
 
 /// A rate of requests for each key: the generic cell rate algorithm.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
@@ -19,14 +19,21 @@ use crate::api_state::ApiState;
 use crate::door::door;
 use crate::error::{ApiError, no_method};
 use crate::forward::{self, receive, to_owner};
+use crate::namespaces::Dispatch;
 use crate::{
     audit, breakers, definitions, erasures, events, exposure, health, hosts, on, openapi,
     plugin_state, plugins, sagas, schedules, store, subscriptions, tokens,
 };
 
-/// Makes the router of the whole API. In front of every route are the door, which looks at what a request says
-/// of itself, and the gate, which looks at who sends it.
+/// Makes the router of the whole API: that of each namespace, and before them what chooses one of them.
 pub fn router(state: ApiState) -> Router {
+    let dispatch = Dispatch::new(state, of_namespace);
+    Router::new().fallback(move |request: Request| Arc::clone(&dispatch).answer(request))
+}
+
+/// Makes the router of a namespace. In front of every route are the door, which looks at what a request says of
+/// itself, and the gate, which looks at who sends it.
+fn of_namespace(state: ApiState) -> Router {
     let (routes, document) = routes();
     let gate = Gate { state: state.clone(), rules: Arc::new(Rules::read(&document)) };
     let has_access_control = state.host.has_access_control();

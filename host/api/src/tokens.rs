@@ -7,7 +7,8 @@ use amends_api_types::{
     MeView, NewTokenView, Page, RevokeBody, RevokedView, TokenBody, TokenView, parse_duration,
 };
 use amends_runtime::{
-    NewToken, Role, TOKEN_NAME_BYTES_MAX, TOKENS_MAX, Token, TokenState, TokensError, now,
+    Namespaces, NewToken, Role, TOKEN_NAME_BYTES_MAX, TOKENS_MAX, Token, TokenState, TokensError,
+    now,
 };
 
 use crate::answer::Json;
@@ -17,6 +18,9 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Path;
 use crate::reason::reason_of;
+
+/// What [`ApiState::only_in_default`] calls them.
+const TOKENS: &str = "the tokens";
 
 /// Says who asks, and what they may do.
 #[utoipa::path(get, path = "/v1/me", operation_id = "get_me", tag = "access",
@@ -29,6 +33,7 @@ pub(crate) async fn me(State(state): State<ApiState>, caller: Caller) -> Json<Me
         access_control: state.host.has_access_control(),
         roles: roles.map(ToString::to_string).collect(),
         permissions: caller.permissions().iter().map(|one| one.to_string()).collect(),
+        namespaces: state.namespaces_of(&caller),
         expires_at: caller.holder.as_ref().and_then(|holder| holder.expires_at),
     })
 }
@@ -46,13 +51,18 @@ pub(crate) async fn create(
     caller: Caller,
     JsonBody(body): JsonBody<TokenBody>,
 ) -> Result<(StatusCode, Json<NewTokenView>), ApiError> {
-    let TokenBody { name, roles, payloads, expires_in } = body;
+    state.only_in_default(TOKENS)?;
+    let TokenBody { name, roles, payloads, namespaces, expires_in } = body;
+    let namespaces = Namespaces::read(&namespaces).map_err(|wrong| {
+        ApiError::new(400, "bad_request", format!("`{wrong}` is no name of a namespace"))
+            .with_remedy("name namespaces of the config, or * for all of them")
+    })?;
     let roles = roles.iter().map(|role| role_of(role)).collect::<Result<Vec<_>, _>>()?;
     let expires_in = expires_in.as_deref().map(parse_duration).transpose().map_err(|error| {
         ApiError::new(400, "bad_request", format!("`expires_in`: {error}"))
             .with_remedy("write a duration such as 90d, or leave it out")
     })?;
-    let new = NewToken { name, roles, payloads, expires_in };
+    let new = NewToken { name, roles, payloads, namespaces, expires_in };
     let (token, made) = state.host.create_token(caller.principal(), new).await?;
     Ok((StatusCode::CREATED, Json(NewTokenView { token, view: token_view(made) })))
 }
@@ -70,6 +80,7 @@ fn role_of(text: &str) -> Result<Role, ApiError> {
     security(("token" = ["administer"])),
     responses((status = 200, body = Page<TokenView>, description = "The tokens.")))]
 pub(crate) async fn list(State(state): State<ApiState>) -> Result<Json<Page<TokenView>>, ApiError> {
+    state.only_in_default(TOKENS)?;
     let items = state.host.tokens()?.into_iter().map(token_view).collect();
     Ok(Json(Page { items, next_cursor: None }))
 }
@@ -90,6 +101,7 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
     JsonBody(body): JsonBody<RevokeBody>,
 ) -> Result<Json<TokenView>, ApiError> {
+    state.only_in_default(TOKENS)?;
     let reason = reason_of(&body.reason)?;
     Ok(Json(token_view(state.host.revoke_token(caller.principal(), &id, reason).await?)))
 }
@@ -102,6 +114,7 @@ fn token_view(token: Token) -> TokenView {
         name: token.name,
         roles: token.roles.iter().map(ToString::to_string).collect(),
         payloads: token.payloads,
+        namespaces: token.namespaces.words(),
         created_by: token.created_by,
         created_at: token.created_at,
         expires_at: token.expires_at,

@@ -17,6 +17,7 @@ mod hosts;
 mod ids;
 mod input;
 mod me;
+mod namespace;
 mod on;
 mod operate;
 mod output;
@@ -67,6 +68,10 @@ pub(crate) struct Cli {
     /// Whole ids, exact times, and nothing cut off, also on a terminal
     #[arg(long, global = true)]
     pub(crate) wide: bool,
+    /// The namespace to work in; `token new` takes several, or '*' [env: AMENDS_NAMESPACE] [default: that of the
+    /// context, else that of the token]
+    #[arg(long, global = true, value_name = "NAME", display_order = 990)]
+    pub(crate) namespace: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -241,7 +246,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         let wrong = "this verb talks to no host, so --context changes nothing";
         return Err(Failed::with_help(exit::EXIT_USAGE, wrong, "leave it out").into());
     }
+    if cli.namespace.is_some() && !has_namespace(&cli.command) {
+        let wrong = "this verb works in no namespace, so --namespace changes nothing";
+        return Err(Failed::with_help(exit::EXIT_USAGE, wrong, "leave it out").into());
+    }
     client::set_host(cli.host);
+    namespace::set(cli.namespace);
     context::set_context(cli.context);
     output::set_wide(cli.wide);
     let code = match cli.command {
@@ -292,6 +302,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     };
     code.map(ExitCode::from)
+}
+
+/// Whether `--namespace` means something to a verb: it talks to a host, or works on the store of a config.
+fn has_namespace(command: &Command) -> bool {
+    use token::Token;
+    // All tokens are in one place.
+    let is_of_all = matches!(command, Command::Token(Token::List(_) | Token::Revoke(_)));
+    let is_restore = matches!(command, Command::Store(store::Store::Restore(_)));
+    is_restore || (talks_to_host(command) && !is_of_all)
 }
 
 /// Whether `--host` means something to a verb.

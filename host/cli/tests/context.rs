@@ -24,7 +24,7 @@ fn host(status: u16) -> (String, Receiver<Asked>) {
     let body = if status == 200 {
         json!({
             "who": "ada@127.0.0.1", "access_control": true, "roles": ["viewer"],
-            "permissions": ["read"], "expires_at": null,
+            "permissions": ["read"], "namespaces": ["default"], "expires_at": null,
         })
     } else {
         json!({

@@ -70,7 +70,7 @@ fn serve(mut stream: TcpStream, status: u16, head: &str, answer: &str, asked: &S
 fn view(state: &str) -> Value {
     json!({
         "id": "k3Jq9ZbX0a", "name": "shop", "roles": ["service", "viewer"], "payloads": true,
-        "state": state, "created_by": "ops@127.0.0.1", "created_at": "2026-01-02T03:04:05.678Z",
+        "namespaces": ["default"], "state": state, "created_by": "ops@127.0.0.1", "created_at": "2026-01-02T03:04:05.678Z",
         "expires_at": null, "last_used_at": "2026-01-03T00:00:00.000Z", "revoked": null,
     })
 }
@@ -112,6 +112,14 @@ fn a_new_token_stands_alone_in_a_pipe() {
     );
     assert_eq!(asked.recv().unwrap().authorization, None);
 
+    // For `token new`, the flag says which namespaces the token is for.
+    let (code, _, stderr) = amends(&[&new[..], &["--namespace", "till,billing"]].concat(), None);
+    assert_eq!(code, Some(0), "{stderr}");
+    let body: Value = serde_json::from_str(&asked.recv().unwrap().body).unwrap();
+    assert_eq!(body["namespaces"], json!(["till", "billing"]));
+    let (code, _, stderr) = amends(&["token", "list", "--namespace", "till"], None);
+    assert!(code == Some(2) && stderr.contains("--namespace changes nothing"), "{stderr}");
+
     // The token would be made, and nobody would have it.
     let (code, stdout, stderr) = amends(&[&new[..], &["-o", "ids"]].concat(), None);
     assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
@@ -129,7 +137,8 @@ fn tokens_are_listed_and_revoked() {
     let lines: Vec<_> = stdout.lines().collect();
     let columns = lines[0].split("  ").map(str::trim).filter(|column| !column.is_empty());
     let columns: Vec<_> = columns.collect();
-    assert_eq!(columns, ["NAME", "ID", "ROLES", "PAYLOADS", "STATE", "LAST USED", "EXPIRES"]);
+    let named = ["NAME", "ID", "ROLES", "PAYLOADS", "NAMESPACES", "STATE", "LAST USED", "EXPIRES"];
+    assert_eq!(columns, named);
     assert!(lines[1].starts_with("shop") && lines[1].ends_with("never"), "{stdout}");
     let request = asked.recv().unwrap();
     assert_eq!(request.line, "GET /v1/tokens HTTP/1.1");
@@ -152,14 +161,14 @@ fn a_caller_sees_who_they_are() {
     let me = |has_access_control: bool| {
         json!({
             "who": "shop@127.0.0.1", "access_control": has_access_control, "roles": ["viewer"],
-            "permissions": ["read"], "expires_at": null,
+            "permissions": ["read"], "namespaces": ["default"], "expires_at": null,
         })
     };
     let (address, _asked) = host(200, "", me(true));
     let (code, stdout, stderr) = amends(&["me", "--host", &address], Some(TOKEN));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     let words: Vec<_> = stdout.split_whitespace().collect();
-    assert_eq!(words[4..], ["shop@127.0.0.1", "viewer", "read", "never"], "{stdout}");
+    assert_eq!(words[5..], ["shop@127.0.0.1", "viewer", "read", "default", "never"], "{stdout}");
     let (address, _asked) = host(200, "", me(false));
     let (_, stdout, _) = amends(&["me", "--host", &address], None);
     assert!(stdout.starts_with("shop@127.0.0.1: the host has no access control"), "{stdout}");

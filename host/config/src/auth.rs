@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use amends_runtime::{PeerNetwork, ProxySettings, Role};
+use amends_runtime::{Namespaces, PeerNetwork, ProxySettings, Role};
 use amends_sandbox::Secret;
 
 use crate::secret::read_secret;
@@ -34,6 +34,9 @@ const PEERS_HELP: &str =
 const ROLES_HELP: &str = "give roles to groups: roles = { sre = [\"operator\"] }";
 
 const PAYLOADS_HELP: &str = "name the groups that see payloads, such as [\"sre\"]";
+
+const NAMESPACES_HELP: &str =
+    "give namespaces to groups: namespaces = { shop = [\"shop\"], sre = [\"*\"] }";
 
 const HEADER_HELP: &str =
     "write the name of a header that the proxy sets itself, such as \"x-forwarded-user\"";
@@ -72,14 +75,18 @@ pub(super) fn read_auth(item: &Item<'_>, context: &mut Context<'_>) -> Option<Au
     let proxy = table.take("proxy", context);
     table.finish(context);
     let admin_token = admin_token.and_then(|item| read_admin_token(&item, context));
-    let rate = rate.and_then(|item| read_rate(&item, context));
+    let rate = rate.and_then(|item| read_rate(&item, RATE_HELP, context));
     let proxy = proxy.and_then(|item| read_proxy(&item, context));
     Some(AuthConfig { admin_token, rate, proxy })
 }
 
-/// Reads `rate`. Without `burst`, twice as many may come at once as in a second.
-fn read_rate(item: &Item<'_>, context: &mut Context<'_>) -> Option<TokenRate> {
-    let mut table = item.table(context, RATE_HELP)?;
+/// Reads a rate, of requests or of starts. Without `burst`, twice as many may come at once as in a second.
+pub(super) fn read_rate(
+    item: &Item<'_>,
+    help: &str,
+    context: &mut Context<'_>,
+) -> Option<TokenRate> {
+    let mut table = item.table(context, help)?;
     let per_second = table.require("per_second", "200", context);
     let burst = table.take("burst", context);
     table.finish(context);
@@ -102,19 +109,21 @@ fn read_proxy(item: &Item<'_>, context: &mut Context<'_>) -> Option<ProxySetting
     let groups = table.take("groups", context);
     let roles = table.require("roles", "{ sre = [\"operator\"] }", context);
     let payloads = table.take("payloads", context);
+    let namespaces = table.take("namespaces", context);
     table.finish(context);
     let peers = peers.and_then(|item| read_peers(&item, context));
     let user = read_header(user.as_ref(), "x-forwarded-user", context);
     let groups = read_header(groups.as_ref(), "x-forwarded-groups", context);
     let roles = roles.and_then(|item| read_roles(&item, context));
     let payloads = payloads.map(|item| read_groups(&item, context)).unwrap_or_default();
+    let namespaces = namespaces.map(|item| read_namespaces(&item, context)).unwrap_or_default();
     let (user, groups) = (user?, groups?);
     if user == groups {
         let help = "the name of a person and the groups come in two headers";
         item.error(context, format!("`user` and `groups` are both {user}"), help);
         return None;
     }
-    Some(ProxySettings { peers: peers?, user, groups, roles: roles?, payloads })
+    Some(ProxySettings { peers: peers?, user, groups, roles: roles?, payloads, namespaces })
 }
 
 fn read_peers(item: &Item<'_>, context: &mut Context<'_>) -> Option<Vec<PeerNetwork>> {
@@ -182,6 +191,30 @@ fn read_roles(item: &Item<'_>, context: &mut Context<'_>) -> Option<BTreeMap<Str
 fn read_groups(item: &Item<'_>, context: &mut Context<'_>) -> BTreeSet<String> {
     let items = item.list(context, PAYLOADS_HELP).unwrap_or_default();
     items.iter().filter_map(|item| item.text(context, "\"sre\"")).map(str::to_owned).collect()
+}
+
+/// Reads the namespaces of each group. Whether the config has them is checked when they are read.
+fn read_namespaces(item: &Item<'_>, context: &mut Context<'_>) -> BTreeMap<String, Namespaces> {
+    let Some(table) = item.table(context, NAMESPACES_HELP) else { return BTreeMap::new() };
+    let mut namespaces = BTreeMap::new();
+    for (group, _, item) in table.entries(context) {
+        let items = item.list(context, NAMESPACES_HELP).unwrap_or_default();
+        let names = items.iter().filter_map(|item| item.text(context, "\"shop\""));
+        let names: Vec<_> = names.map(str::to_owned).collect();
+        if names.is_empty() {
+            item.error(context, "this group would see no namespace", NAMESPACES_HELP);
+        }
+        match Namespaces::read(&names) {
+            Ok(of_group) => {
+                namespaces.insert(group.to_owned(), of_group);
+            }
+            Err(wrong) => {
+                let message = format!("`{wrong}` is no name of a namespace");
+                item.error(context, message, NAMESPACES_HELP);
+            }
+        }
+    }
+    namespaces
 }
 
 fn read_admin_token(item: &Item<'_>, context: &mut Context<'_>) -> Option<Secret> {

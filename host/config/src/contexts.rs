@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use amends_engine::NamespaceName;
+
 use crate::overrides::Environment;
 use crate::parse;
 use crate::report::{Place, Report, Severity};
@@ -46,6 +48,8 @@ pub struct HostContext {
     pub token: Option<TokenSource>,
     /// The name that is kept with orders.
     pub user: Option<String>,
+    /// The namespace in which verbs work.
+    pub namespace: Option<String>,
 }
 
 /// Where a token is.
@@ -120,11 +124,14 @@ fn read_context(item: &Item<'_>, context: &mut Context<'_>) -> Option<HostContex
     let host = table.require("host", "\"https://amends.example.com\"", context);
     let token = table.take("token", context);
     let user = table.take("user", context);
+    let namespace = table.take("namespace", context);
     table.finish(context);
     let host = host.and_then(|item| item.text(context, "\"https://amends.example.com\""));
     let token = token.and_then(|item| read_token(&item, context));
     let user = user.and_then(|item| read_user(&item, context));
-    Some(HostContext { host: host?.to_owned(), token, user })
+    let namespace = namespace.and_then(|item| item.name::<NamespaceName>(context, "shop"));
+    let namespace = namespace.map(|name| name.to_string());
+    Some(HostContext { host: host?.to_owned(), token, user, namespace })
 }
 
 fn read_token(item: &Item<'_>, context: &mut Context<'_>) -> Option<TokenSource> {
@@ -181,6 +188,7 @@ host = \"127.0.0.1:7070\"
 host = \"https://amends.example.com\"
 token = { file = \"~/.config/amends/production.token\" }
 user = \"ada\"
+namespace = \"shop\"
 
 [context.remote-2]
 host = \"https://two.example\"
@@ -204,6 +212,7 @@ token = { env = \"TWO\" }
             host: "https://amends.example.com".to_owned(),
             token: Some(TokenSource::File("~/.config/amends/production.token".to_owned())),
             user: Some("ada".to_owned()),
+            namespace: Some("shop".to_owned()),
         };
         assert_eq!(contexts.named["production"], production);
         let variable = TokenSource::Variable("TWO".to_owned());
@@ -240,6 +249,7 @@ token = { env = \"TWO\" }
             ),
             ("[context.a]\nhost = \"a\"\nuser = \"Zo\u{eb}\"", ":3:8", "a name in ASCII"),
             ("[context.\"a b\"]\nhost = \"a\"", ":1:", "the name of a context"),
+            ("[context.a]\nhost = \"a\"\nnamespace = \"Shop\"", ":3:13", "such as `shop`"),
         ] {
             let report = read(text).unwrap_err().to_string();
             assert!(report.contains(place) && report.contains(told), "{text}: {report}");

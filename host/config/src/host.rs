@@ -25,7 +25,7 @@ const HOST_NAME_BYTES_MAX: usize = 63;
 
 /// Memory of all guests together: with less, not even one call of a plugin by default settings, whose
 /// memories grow to a quarter of their limit, finds room.
-const HOST_MEMORY_BYTES_MIN: u64 = 64 << 20;
+pub(super) const HOST_MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 /// The value of `archive` with which ended sagas are deleted.
 const NO_ARCHIVE: &str = "none";
@@ -388,19 +388,19 @@ pub(super) fn read_store(
         }
         Some(context.source.resolve(text))
     });
-    let default_url = || format!("sqlite:{}", context.source.resolve("data/amends.db").display());
+    let default_url = || format!("sqlite:{}", context.default_path("data/amends.db").display());
     let url = url.unwrap_or_else(default_url);
     let keys = keys.unwrap_or_else(|| match url.strip_prefix("sqlite:") {
         Some(file) => PathBuf::from(format!("{file}-keys")),
         // The address of a server, maybe with a password.
-        None => context.source.resolve("amends.keys"),
+        None => context.default_path("amends.keys"),
     });
     StoreSettings {
         url,
         keys,
         durability: durability.unwrap_or_default(),
         retention,
-        archive: archive.unwrap_or_else(|| Some(context.source.resolve("archive").into())),
+        archive: archive.unwrap_or_else(|| Some(context.default_path("archive").into())),
     }
 }
 
@@ -473,8 +473,8 @@ pub(super) fn read_plugins(
     let cache = cache.read(table, environment, context).and_then(|given| given.path(context));
     let trusted_keys = table.take("trusted_keys", context);
     PluginsConfig {
-        dir: dir.unwrap_or_else(|| context.source.resolve("plugins")),
-        cache: cache.unwrap_or_else(|| context.source.resolve("cache")),
+        dir: dir.unwrap_or_else(|| context.default_path("plugins")),
+        cache: cache.unwrap_or_else(|| context.default_path("cache")),
         trusted_keys: trusted_keys.map(|item| read_keys(&item, context)).unwrap_or_default(),
         ..PluginsConfig::default()
     }

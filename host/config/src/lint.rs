@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, DefinitionSpec, Digest, PersonalMarks, PluginName, flaws, marked_places,
+    Definition, DefinitionSpec, Digest, NamespaceName, PersonalMarks, PluginName, flaws,
+    marked_places,
 };
 use amends_registry::{PluginError, misnamed, read_component, size};
 use amends_runtime::EventEffect;
@@ -33,6 +34,8 @@ pub struct Lint {
     pub report: Report,
     /// The plugins that are sound, by name.
     pub plugins: BTreeMap<PluginName, LintedPlugin>,
+    /// Those of the namespaces beside `default`.
+    pub namespaces: BTreeMap<NamespaceName, BTreeMap<PluginName, LintedPlugin>>,
 }
 
 /// A plugin that is sound.
@@ -46,12 +49,32 @@ pub struct LintedPlugin {
     pub exports: Vec<String>,
 }
 
-/// Looks at every plugin that a definition needs, and at what else is in the folder. `told` hears of each
-/// that takes long, while it does. May be cancelled.
+/// Looks at every plugin that a definition needs, and at what else is in the folder, in each namespace. `told` hears
+/// of each that takes long, while it does. May be cancelled.
 ///
 /// # Errors
 /// When the sandbox cannot be set up.
 pub async fn lint(loaded: &Loaded, told: &dyn Fn(&str)) -> Result<Lint, PluginError> {
+    let (mut findings, plugins) = lint_one(loaded, told).await?;
+    let mut namespaces = BTreeMap::new();
+    for (name, namespace) in &loaded.namespaces {
+        let (found, plugins) = lint_one(namespace, told).await?;
+        let table = format!("namespace.{name}");
+        let place = loaded.places.of(&table);
+        findings.extend(found.into_iter().map(|mut finding| {
+            finding.put_below(&table, place);
+            finding
+        }));
+        namespaces.insert(name.clone(), plugins);
+    }
+    Ok(Lint { report: loaded.report.clone().with(findings), plugins, namespaces })
+}
+
+/// Looks at the plugins of one namespace. Returns what is wrong, with keys that count from its table.
+async fn lint_one(
+    loaded: &Loaded,
+    told: &dyn Fn(&str),
+) -> Result<(Vec<Finding>, BTreeMap<PluginName, LintedPlugin>), PluginError> {
     let config = &loaded.config;
     // Compiled code that lies beside a config is its author's: whoever only looks at it runs none of it.
     let (keys, inspection) =
@@ -92,9 +115,9 @@ pub async fn lint(loaded: &Loaded, told: &dyn Fn(&str)) -> Result<Lint, PluginEr
         linter.check_settings(&files);
     }
     linter.check_memory();
-    let report = loaded.report.clone().with(linter.findings);
+    let findings = linter.findings;
     let plugins = components.into_iter().map(|(name, component)| (name, component.into()));
-    Ok(Lint { report, plugins: plugins.collect() })
+    Ok((findings, plugins.collect()))
 }
 
 impl From<LoadedComponent> for LintedPlugin {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use amends_engine::Definition;
+use amends_engine::{Definition, NamespaceName};
 use amends_registry::{PluginError, Registry};
 use amends_runtime::{
     AccessSettings, BreakerSettings, Host, Keys, LIVE_BYTES_MAX_DEFAULT, Retention, RuntimeConfig,
@@ -13,8 +13,8 @@ use amends_runtime::{
 use amends_store::{Fatal, HostInfo, OpenError, Store, StoreConfig, StoreError};
 use amends_telemetry::{Exporter, ExporterError};
 
-use crate::Config;
 use crate::telemetry::TelemetryConfig;
+use crate::{Config, Loaded};
 
 /// Why a host cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,14 @@ pub enum OpenHostError {
     /// Spans cannot be sent.
     #[error(transparent)]
     Telemetry(#[from] ExporterError),
+    /// The host of a namespace cannot be opened.
+    #[error("namespace `{name}`: {error}")]
+    Namespace {
+        /// The namespace.
+        name: NamespaceName,
+        /// Why not.
+        error: Box<OpenHostError>,
+    },
     /// The file with the keys of the store's personal values is not there.
     #[error(
         "the store has personal values, and the key file {} is not there; restore the newest backup of \
@@ -43,7 +51,7 @@ pub enum OpenHostError {
 impl OpenHostError {
     /// Returns true when the store is damaged: another start fails as well.
     #[must_use]
-    pub const fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Store(error) => {
                 matches!(error, OpenError::Damaged { .. } | OpenError::Behind { .. })
@@ -55,6 +63,7 @@ impl OpenHostError {
                     StoreError::Damaged { .. } | StoreError::Fatal(Fatal::Damaged { .. })
                 )
             }
+            Self::Namespace { error, .. } => error.is_damage(),
             Self::Plugins(_) | Self::Runtime(_) | Self::Telemetry(_) | Self::KeysMissing(_) => {
                 false
             }
@@ -111,14 +120,60 @@ async fn open_keys(
 /// # Errors
 /// When one of them cannot be opened.
 pub async fn open(config: Config) -> Result<Host, OpenHostError> {
-    let (store, plugins) = open_registry(&config).await?;
-    let traces = match config.telemetry {
-        Some(TelemetryConfig { endpoint, rules }) => {
-            let exporter = Exporter::open(endpoint, config.host.name.clone()).await?;
-            Some(TraceSettings { exporter, rules })
+    let traces = open_traces(&config).await?;
+    open_with(config, traces).await
+}
+
+/// The hosts of the namespaces of a config.
+#[derive(Debug)]
+pub struct Hosts {
+    /// That of `default`.
+    pub default: Host,
+    /// The others, in the order of their names.
+    pub others: Vec<Host>,
+}
+
+impl Hosts {
+    /// Returns all of them, that of `default` first.
+    pub fn all(&self) -> impl Iterator<Item = &Host> {
+        std::iter::once(&self.default).chain(&self.others)
+    }
+}
+
+/// Opens the hosts of all namespaces of a config, that of `default` first. They share what sends spans. When one
+/// cannot be opened, those that were are closed.
+///
+/// # Errors
+/// When one of them cannot be opened. The error names its namespace, unless it is `default`.
+pub async fn open_all(loaded: Loaded) -> Result<Hosts, OpenHostError> {
+    let traces = open_traces(&loaded.config).await?;
+    let default = open_with(loaded.config, traces.clone()).await?;
+    let mut hosts = Hosts { default, others: Vec::new() };
+    for (name, namespace) in loaded.namespaces {
+        match open_with(namespace.config, traces.clone()).await {
+            Ok(host) => hosts.others.push(host),
+            Err(error) => {
+                for host in hosts.all() {
+                    // Why the other one cannot be opened counts.
+                    let _ = host.close().await;
+                }
+                return Err(OpenHostError::Namespace { name, error: Box::new(error) });
+            }
         }
-        None => None,
+    }
+    Ok(hosts)
+}
+
+async fn open_traces(config: &Config) -> Result<Option<TraceSettings>, OpenHostError> {
+    let Some(TelemetryConfig { endpoint, rules }) = config.telemetry.clone() else {
+        return Ok(None);
     };
+    let exporter = Exporter::open(endpoint, config.host.name.clone()).await?;
+    Ok(Some(TraceSettings { exporter, rules }))
+}
+
+async fn open_with(config: Config, traces: Option<TraceSettings>) -> Result<Host, OpenHostError> {
+    let (store, plugins) = open_registry(&config).await?;
     let services = config.services.iter();
     let concurrency = services.clone().filter_map(|(name, settings)| {
         Some((name.clone(), usize::try_from(settings.concurrency?).ok()?))
@@ -151,6 +206,9 @@ pub async fn open(config: Config) -> Result<Host, OpenHostError> {
         access,
         evidence_key: config.host.evidence_key,
         traces,
+        namespace: config.namespace,
+        calls_max: config.quotas.calls_max(),
+        starts: config.quotas.starts,
         ..RuntimeConfig::default()
     };
     Ok(Host::open(runtime, store, plugins, config.definitions).await?)

@@ -63,6 +63,18 @@ pub struct Finding {
     pub help: String,
 }
 
+impl Finding {
+    /// Makes it one of the whole file, when it was found in a table that was read on its own: the key gets that of
+    /// the table, and a finding without a place gets the place of the table.
+    pub(crate) fn put_below(&mut self, table: &str, place: Place) {
+        self.key =
+            if self.key.is_empty() { table.to_owned() } else { format!("{table}.{}", self.key) };
+        if self.place == Place::File {
+            self.place = place;
+        }
+    }
+}
+
 /// All findings of a config, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {

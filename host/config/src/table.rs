@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Context<'a> {
     warnings: usize,
     suggestions: usize,
     pub(super) places: Places,
+    /// The folder, beside the file, of what is not said elsewhere. With its last `/`; empty at the top of the file.
+    home: String,
 }
 
 /// Where each key stands that was read.
@@ -71,7 +74,7 @@ impl<'a> Context<'a> {
         lacking_secrets: Severity,
     ) -> Self {
         let (findings, places) = (Vec::new(), Places::default());
-        let (errors, warnings, suggestions) = (0, 0, 0);
+        let (errors, warnings, suggestions, home) = (0, 0, 0, String::new());
         Self {
             source,
             environment,
@@ -81,7 +84,36 @@ impl<'a> Context<'a> {
             warnings,
             suggestions,
             places,
+            home,
         }
+    }
+
+    /// Reads a table as if it were a file of its own: keys count from it, and what is not said is in `home`, a folder
+    /// beside the file. Findings get the whole key, and the place of the table where they have none. Returns what was
+    /// found without that, and where the keys of the table stand.
+    pub(super) fn within<T>(
+        &mut self,
+        table: &Item<'_>,
+        home: String,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> (T, Vec<Finding>, Places) {
+        let (outer, count) = (std::mem::take(&mut self.places), self.findings.len());
+        let outer_home = std::mem::replace(&mut self.home, home);
+        let value = read(self);
+        self.home = outer_home;
+        let places = std::mem::replace(&mut self.places, outer);
+        let place = table.place(self);
+        let mut found = Vec::new();
+        for finding in self.findings.iter_mut().skip(count) {
+            found.push(finding.clone());
+            finding.put_below(&table.key, place);
+        }
+        (value, found, places)
+    }
+
+    /// The path of what is not said elsewhere.
+    pub(super) fn default_path(&self, path: &str) -> PathBuf {
+        self.source.resolve(&format!("{}{path}", self.home))
     }
 
     /// A secret is not there.

@@ -9,10 +9,14 @@ use amends_config::{Loaded, OverrideFlags, Overrides, Report, load};
 use clap::Args as _;
 
 /// Each table of the page, and a config that ends with that table.
-const TABLES: [(&str, &str); 21] = [
+const TABLES: [(&str, &str); 22] = [
     ("[host]", "[host]"),
     ("[auth]", "[auth]"),
     ("[auth.proxy]", "[auth.proxy]\npeers = [\"127.0.0.1\"]\nroles = { sre = [\"operator\"] }"),
+    (
+        "[namespace.NAME]",
+        "[namespace.shop]\nsaga = [{ name = \"t\", step = [{ name = \"a\", sleep = \"1s\" }] }]",
+    ),
     ("[telemetry]", "[telemetry]\notlp = \"http://127.0.0.1:4317\""),
     ("[store]", "[store]"),
     ("[plugins]", "[plugins]"),

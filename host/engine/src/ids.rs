@@ -332,6 +332,11 @@ name! {
     IndexName
 }
 
+name! {
+    /// The name of a namespace of a host: `shop`. The engine knows no namespaces; the rule of names is here.
+    NamespaceName
+}
+
 /// The name of a step in its definition, `inventory`, or of one element of a step that runs once
 /// for each element of a list: `shipment[3]`, counted from 0.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -401,5 +406,6 @@ text_serde!(
     PluginName,
     ServiceName,
     SignalName,
-    IndexName
+    IndexName,
+    NamespaceName
 );

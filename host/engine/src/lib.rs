@@ -75,8 +75,8 @@ pub use fit::{
     index_flaws, marked_places, misfits, nearest,
 };
 pub use ids::{
-    DefinitionName, Digest, IdError, IndexName, NAME_BYTES_MAX, PluginName, Position, SagaId,
-    ServiceName, SignalName, StepName, Timestamp, Version,
+    DefinitionName, Digest, IdError, IndexName, NAME_BYTES_MAX, NamespaceName, PluginName,
+    Position, SagaId, ServiceName, SignalName, StepName, Timestamp, Version,
 };
 pub use index::{INDEX_NAMES_MAX, INDEX_TEXT_BYTES_MAX, IndexValue};
 pub use limits::{ATTEMPTS_MAX, CLOCK_TOLERANCE};

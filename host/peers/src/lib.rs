@@ -18,7 +18,7 @@ mod wire;
 pub use client::{Answer, PeerError};
 pub use limits::{FORWARD_ANSWER_TIME_MAX, FORWARDED_BYTES_MAX, OWNER_LOOK_PAUSE, OWNER_WAIT_MAX};
 pub use passing::{Caller, FORWARDED, Forwarded, NotForwarded, ShownToken};
-pub use peers::{NOT_OWNER, Passed, Peers, REFUSED, SERVED_BY};
+pub use peers::{NAMESPACE, NOT_OWNER, Passed, Peers, REFUSED, SERVED_BY};
 pub use wire::{
     ACTIVITIES_PATH, Activities, ActivitiesOf, PeerPrincipal, PeerSignal, PeerStart, PeerStarted,
     QuarantinedSaga, SIGNAL_PATH, STARTS_PATH, Signalled, StartsAnswer, StartsBody, StuckSaga,

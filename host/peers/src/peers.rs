@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use amends_engine::Timestamp;
+use amends_engine::{NamespaceName, Timestamp};
 use amends_store::{HostInfo, Store, StoreError};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
@@ -16,6 +16,9 @@ use crate::groups::Groups;
 use crate::limits::FORWARD_ANSWER_TIME_MAX;
 use crate::passing::{Caller, FORWARDED, Forwarded, NotForwarded, Signed};
 use crate::secrets::Secrets;
+
+/// The header that names the namespace that a request is for.
+pub const NAMESPACE: &str = "amends-namespace";
 
 /// The header of an answer to a request that was passed on: the name of the host that answers.
 pub const SERVED_BY: &str = "amends-host";
@@ -44,19 +47,27 @@ pub struct Passed<'r> {
 #[derive(Debug)]
 pub struct Peers {
     me: HostInfo,
+    /// None: `default`.
+    namespace: Option<NamespaceName>,
     secrets: Secrets,
     client: Client,
     pub(crate) groups: Groups,
 }
 
 impl Peers {
-    /// Reads the secrets that the hosts of the store share, and makes one when there is none.
+    /// Reads the secrets that the hosts of the store share, and makes one when there is none. Requests name the
+    /// namespace that has the store; none stands for `default`.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn open(me: HostInfo, store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
+    pub async fn open(
+        me: HostInfo,
+        namespace: Option<NamespaceName>,
+        store: Arc<dyn Store>,
+    ) -> Result<Arc<Self>, StoreError> {
         let secrets = Secrets::open(store, now()).await?;
-        Ok(Arc::new(Self { me, secrets, client: Client::new(), groups: Groups::default() }))
+        let (client, groups) = (Client::new(), Groups::default());
+        Ok(Arc::new(Self { me, namespace, secrets, client, groups }))
     }
 
     /// Returns who this host is.
@@ -103,6 +114,11 @@ impl Peers {
         // The client of this host writes the name of the other one.
         headers.remove(HOST);
         headers.insert(FORWARDED, header);
+        // It need not be signed: each namespace has secrets of its own.
+        let namespace = self.namespace.as_ref().map(NamespaceName::as_str);
+        if let Some(value) = namespace.and_then(|name| HeaderValue::from_str(name).ok()) {
+            headers.insert(NAMESPACE, value);
+        }
         let outgoing = Outgoing { method, uri, headers, body: body.clone() };
         let answer = self.client.send(&to.address, outgoing, time).await?;
         let is = |name: &str, value: &str| {
@@ -121,8 +137,11 @@ impl Peers {
         if is(FORWARDED, REFUSED) {
             let said = answer.bytes().await.unwrap_or_default();
             let said: String = String::from_utf8_lossy(&said).chars().take(SAID_CHARS).collect();
+            let of = namespace.map_or_else(String::new, |name| {
+                format!(", or has no namespace `{name}` with the same store")
+            });
             return Err(PeerError::Refused(format!(
-                "host {} does not trust this host: {said}",
+                "host {} does not trust this host{of}: {said}",
                 to.name
             )));
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use amends_engine::{Definition, PluginName};
-use amends_sandbox::{Inspection, PluginSettings, TrustedKeys, guest_memory_default};
+use amends_sandbox::{
+    INSTANCES_MAX, Inspection, PluginSettings, TrustedKeys, guest_memory_default,
+};
 
 use crate::progress::Progress;
 
@@ -24,6 +26,8 @@ pub struct PluginsConfig {
     pub trusted_keys: TrustedKeys,
     /// Bytes of memory that all guests may have together.
     pub memory_bytes_max: u64,
+    /// Instances at once, of all plugins together.
+    pub instances_max: u32,
     /// Settings by plugin; one that is not here has the defaults.
     pub plugins: BTreeMap<PluginName, PluginSettings>,
     /// Whether other hosts use the store. Then a file that is there at the start counts only for a plugin of
@@ -57,6 +61,7 @@ impl Default for PluginsConfig {
             inspection: Inspection::default(),
             trusted_keys: TrustedKeys::default(),
             memory_bytes_max: guest_memory_default(),
+            instances_max: INSTANCES_MAX,
             plugins: BTreeMap::new(),
             shares_store: false,
             progress: Progress::default(),

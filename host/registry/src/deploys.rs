@@ -374,9 +374,7 @@ impl Registry {
 
     /// Frees the code of components that nobody needs any more.
     fn let_go(&self) {
-        let (idle, loaded) = self.cache().let_go(Instant::now());
-        #[expect(clippy::cast_precision_loss, reason = "a few")]
-        metrics::gauge!("amends_plugin_components").set(loaded as f64);
+        let idle = self.cache().let_go(Instant::now());
         drop(idle);
     }
 

@@ -48,14 +48,18 @@ impl LoadedCache {
         self.by_digest.get(&digest).and_then(Weak::upgrade)
     }
 
-    /// Lets go of what nobody asked for lately; whoever takes it drops it. And how many components
-    /// are in memory then.
-    pub(crate) fn let_go(&mut self, now: Instant) -> (Vec<Arc<LoadedComponent>>, usize) {
+    /// Returns how many components are in memory.
+    pub(crate) fn count(&self) -> usize {
+        self.by_digest.values().filter(|known| known.strong_count() > 0).count()
+    }
+
+    /// Lets go of what nobody asked for lately; whoever takes it drops it.
+    pub(crate) fn let_go(&mut self, now: Instant) -> Vec<Arc<LoadedComponent>> {
         let is_idle =
             |one: &mut Replaced| now.saturating_duration_since(one.used_at) >= REPLACED_KEPT;
         let idle = self.replaced.extract_if(.., is_idle).map(|one| one.component).collect();
         self.by_digest.retain(|_, known| known.strong_count() > 0);
-        (idle, self.by_digest.len())
+        idle
     }
 
     /// Remembers a component that somebody else holds.

@@ -76,7 +76,8 @@ impl Registry {
     pub async fn open(config: PluginsConfig, store: Arc<dyn Store>) -> Result<Self, PluginError> {
         let cache = CacheConfig { dir: config.cache.clone(), key: config.cache_key.clone() };
         let (keys, inspection) = (config.trusted_keys.clone(), config.inspection.clone());
-        let loader = Loader::new(Some(&cache), keys, inspection)?;
+        let instances_max = config.instances_max;
+        let loader = Loader::with_instances(instances_max, Some(&cache), keys, inspection)?;
         let mut names = folder::names(&config.dir)?;
         let state = Arc::new(StoredState(Arc::clone(&store)));
         let sandbox = Sandbox::new(loader, config.memory_bytes_max, state);
@@ -291,6 +292,12 @@ impl Registry {
     #[must_use]
     pub fn memory_used(&self) -> usize {
         self.inner.sandbox.memory_used()
+    }
+
+    /// Components whose code is in memory.
+    #[must_use]
+    pub fn components_loaded(&self) -> usize {
+        self.cache().count()
     }
 
     /// Returns every plugin, by name.

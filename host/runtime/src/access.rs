@@ -30,10 +30,11 @@ pub use permission::{Permission, Permissions, Role};
 pub use proxy::{PeerNetwork, ProxySettings};
 
 use crate::access::directory::{
-    CREATED, Created, Directory, REVOKED, RevokedBy, RevokedToken, USED, Used,
+    CREATED, CREATED_IN, Created, Directory, REVOKED, RevokedBy, RevokedToken, USED, Used,
 };
 use crate::access::token::TokenText;
 use crate::audit::Audit;
+use crate::namespaces::Namespaces;
 use crate::principal::Principal;
 
 /// The most active tokens of a store.
@@ -141,6 +142,8 @@ pub struct NewToken {
     pub roles: Vec<Role>,
     /// Whether the token lets see payloads.
     pub payloads: bool,
+    /// The namespaces that it is for.
+    pub namespaces: Namespaces,
     /// How long the token counts; none: for ever.
     pub expires_in: Option<Duration>,
 }
@@ -179,16 +182,15 @@ impl Access {
         let access = Self { audit, proxy, store, admin, directory, used, reading, changes };
         access.catch_up().await?;
         let access = Arc::new(access);
-        if access.admin.is_none() && !access.has_admin() {
-            tracing::warn!(
-                "no token may make other tokens: set admin_token in [auth] of the config"
-            );
-        }
         tokio::spawn(follow(Arc::downgrade(&access)));
         Ok(access)
     }
 
-    fn has_admin(&self) -> bool {
+    /// Returns whether some token may make other tokens.
+    pub(crate) fn is_administered(&self) -> bool {
+        if self.admin.is_some() {
+            return true;
+        }
         let directory = self.directory.read().unwrap_or_else(PoisonError::into_inner);
         directory.active(now()).any(|token| token.permissions().has(Permission::Administer))
     }
@@ -205,6 +207,7 @@ impl Access {
                 id: None,
                 roles: vec![Role::Admin],
                 permissions: Permissions::all(),
+                namespaces: Namespaces::All,
                 expires_at: None,
             });
         }
@@ -228,6 +231,7 @@ impl Access {
             id: Some(token.id.clone()),
             roles: token.roles.clone(),
             permissions: token.permissions(),
+            namespaces: token.namespaces.clone(),
             expires_at: token.expires_at,
         })
     }
@@ -275,7 +279,7 @@ impl Access {
         principal: &Principal,
         new: NewToken,
     ) -> Result<(String, Token), TokensError> {
-        let NewToken { name, roles, payloads, expires_in } = new;
+        let NewToken { name, roles, payloads, namespaces, expires_in } = new;
         if !is_name(&name) || name == ADMIN_TOKEN {
             return Err(TokensError::Name(name));
         }
@@ -284,18 +288,23 @@ impl Access {
         }
         let text = TokenText::generate().map_err(TokensError::Random)?;
         let at = now();
+        let is_for_default = namespaces == Namespaces::default();
+        // A host of a version without namespaces passes over an event of a kind that it does not know. It would
+        // take a token of another namespace for one of its own.
+        let kind = if is_for_default { CREATED } else { CREATED_IN };
         let data = Created {
             id: text.id().to_owned(),
             name: name.clone(),
             roles: roles.iter().map(ToString::to_string).collect(),
             payloads,
+            namespaces: if is_for_default { Vec::new() } else { namespaces.words() },
             digest: text.digest(),
             expires_at: expires_in.map(|time| at.after(time)),
             who: principal.subject.clone(),
         };
         let id = data.id.clone();
         let made = self
-            .write((CREATED, &data), at, |directory| {
+            .write((kind, &data), at, |directory| {
                 let names = directory.active(at).map(|token| &token.name);
                 let (mut count, mut is_taken) = (0, false);
                 for other in names {

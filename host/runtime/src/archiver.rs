@@ -11,7 +11,7 @@
 //! load most of the writer's time, as long as the sagas are not a day late.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use amends_engine::{Event, SagaEvent, SagaId, SagaStatus, Timestamp};
@@ -82,6 +82,8 @@ pub(crate) struct Archiver {
     pub(crate) subscriptions: Vec<String>,
     /// True once the host stops.
     pub(crate) is_stopping: AtomicBool,
+    /// How old the oldest ended saga was that the last pass has left; none before the first pass.
+    pub(crate) oldest_ended: std::sync::Mutex<Option<Duration>>,
     /// Held by the pass that is under way.
     passing: Mutex<()>,
 }
@@ -162,7 +164,7 @@ impl Archiver {
         subscriptions: Vec<String>,
     ) -> Self {
         metrics::counter!("amends_archived_total").increment(0);
-        let (is_stopping, passing) = Default::default();
+        let (is_stopping, oldest_ended, passing) = Default::default();
         Self {
             store,
             definitions,
@@ -171,6 +173,7 @@ impl Archiver {
             retention,
             subscriptions,
             is_stopping,
+            oldest_ended,
             passing,
         }
     }
@@ -224,7 +227,7 @@ impl Archiver {
         pass.done.components = self.plugins.retire_components(pass.now).await?;
         let oldest = archive.oldest_ended().await?;
         let age = oldest.map_or(Duration::ZERO, |at| now().since(at));
-        metrics::gauge!("amends_oldest_ended_saga_seconds").set(age.as_secs_f64());
+        *self.oldest_ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(age);
         metrics::histogram!("amends_archive_pass_seconds").record(began.elapsed());
         Ok(pass.done)
     }

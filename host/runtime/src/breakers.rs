@@ -50,15 +50,20 @@ impl Breakers {
     ) -> Result<Self, StoreError> {
         let new = |(service, settings)| (service, Mutex::new(Breaker::new(settings)));
         let all: Arc<BTreeMap<_, _>> = Arc::new(settings.into_iter().map(new).collect());
-        for (service, breaker) in &*all {
-            breaker.lock().unwrap_or_else(PoisonError::into_inner).state.gauge(service);
-        }
         let (log, events) = mpsc::unbounded_channel();
         if !all.is_empty() {
             let follower = Follower::open(store, Arc::clone(&wake), Arc::clone(&all)).await?;
             tokio::spawn(follower.run(events));
         }
         Ok(Self { all, log, wake })
+    }
+
+    /// Returns each service with the value of its metric.
+    pub(crate) fn gauges(&self) -> Vec<(ServiceName, f64)> {
+        let value = |breaker: &Mutex<Breaker>| {
+            breaker.lock().unwrap_or_else(PoisonError::into_inner).state.gauge()
+        };
+        self.all.iter().map(|(service, breaker)| (service.clone(), value(breaker))).collect()
     }
 
     /// Whether a call of the service may begin at `at`. One that may has a [`Permit`] with its ticket.
@@ -72,12 +77,7 @@ impl Breakers {
             // Nobody waits for that.
             drop(self.write(service, &mut breaker, at, CLOSED, "{}".to_owned()));
         }
-        let before = breaker.state;
-        let admission = breaker.admit(is_undo, at);
-        if breaker.state != before {
-            breaker.state.gauge(service);
-        }
-        admission
+        breaker.admit(is_undo, at)
     }
 
     /// What came of a call. True when sagas that wait for the service may go on.
@@ -166,7 +166,6 @@ impl Breakers {
         kind: &'static str,
         data: String,
     ) -> Written {
-        breaker.state.gauge(service);
         breaker.unwritten += 1;
         let (told, written) = oneshot::channel();
         let event = NewEvent { kind: kind.into(), data };

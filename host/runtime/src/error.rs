@@ -1,5 +1,7 @@
 //! What can go wrong, and who can act.
 
+use std::time::Duration;
+
 use amends_api_types::Problem;
 use amends_engine::{DefinitionName, Digest, PersonalPath, PluginName, Refusal, SagaId, StepName};
 use amends_keys::KeyError;
@@ -217,6 +219,12 @@ pub enum StartError {
     /// A limit is reached. Caller: later.
     #[error("the host is full: {0}; try again in a second")]
     Overloaded(&'static str),
+    /// More sagas are started than the namespace may start. Caller: later.
+    #[error("more sagas are started than `starts` of the namespace allows")]
+    TooOften {
+        /// How long the start should have waited.
+        wait: Duration,
+    },
     /// The host is stopping. Caller: elsewhere or later.
     #[error("the host is stopping and takes no new sagas")]
     Stopping,

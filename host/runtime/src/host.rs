@@ -27,8 +27,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use amends_engine::{
-    Definition, Digest, IndexName, Payload, PlannedUndo, SagaId, ServiceName, Start, Timestamp,
-    Version, undo_plan,
+    Definition, Digest, IndexName, NamespaceName, Payload, PlannedUndo, SagaId, ServiceName, Start,
+    Timestamp, Version, undo_plan,
 };
 use amends_failpoint::failpoint;
 use amends_keys::{Keys, NewSeal};
@@ -61,9 +61,9 @@ use crate::event_rules::{
 };
 use crate::evidence::EvidenceKey;
 use crate::faults::Faults;
-use crate::gauges::HostGauges;
+use crate::gauges::{GaugeLabel, HostGauges};
 use crate::limits::{
-    EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_WAITING_MAX,
+    CALLS_MAX, EVENTS_PER_READ, LIVE_BYTES_EACH, LIVE_BYTES_MAX_DEFAULT, ORDER_BYTES_WAITING_MAX,
     REHEARSALS_MAX, SIGNAL_BYTES_WAITING_MAX, STARTS_WAITING_MAX,
 };
 use crate::loader::{LivePages, Loader};
@@ -81,6 +81,7 @@ use crate::schedules::{Runner, ScheduleSettings, Schedules};
 use crate::serving::undo_component;
 use crate::shared::Shared;
 use crate::stall::Stuck;
+use crate::start_rate::{StartRate, StartRateSettings};
 use crate::traces::{TraceSettings, Traces};
 use crate::unseal::{open_log, open_page};
 use crate::worker::{Worker, WorkerConfig};
@@ -115,6 +116,12 @@ pub struct RuntimeConfig {
     pub access: Option<AccessSettings>,
     /// The key with which the host signs evidence. None: it signs none.
     pub evidence_key: Option<Arc<EvidenceKey>>,
+    /// The namespace whose sagas the host runs. None: `default`.
+    pub namespace: Option<NamespaceName>,
+    /// Calls at once, at most [`CALLS_MAX`].
+    pub calls_max: usize,
+    /// How many sagas may be started. None: any number.
+    pub starts: Option<StartRateSettings>,
     /// What goes wrong on purpose; none in earnest.
     pub faults: Option<Arc<dyn Faults>>,
     /// Which spans are made, and where they go. None: none are made.
@@ -138,6 +145,9 @@ impl Default for RuntimeConfig {
             host: None,
             access: None,
             evidence_key: None,
+            namespace: None,
+            calls_max: CALLS_MAX,
+            starts: None,
             faults: None,
             traces: None,
         }
@@ -213,6 +223,9 @@ struct Inner {
     evidence_key: Option<Arc<EvidenceKey>>,
     /// None: no spans are made.
     traces: Option<Arc<Traces>>,
+    gauge_label: GaugeLabel,
+    /// None: any number of sagas may be started.
+    start_rate: Option<StartRate>,
     stopping: AtomicBool,
 }
 
@@ -233,6 +246,16 @@ fn plain_key(start: &Start) -> Option<StartKey> {
     Some(StartKey::of(key, start.definition.name(), &start.input))
 }
 
+/// A worker that does not run yet, and what it receives.
+type IdleWorker = (Worker, mpsc::UnboundedReceiver<Message>, mpsc::Receiver<StartMessage>);
+
+/// Makes an inbox for each of so many workers.
+fn inboxes_of(
+    workers: usize,
+) -> (Vec<mpsc::UnboundedSender<Message>>, Vec<mpsc::UnboundedReceiver<Message>>) {
+    (0..workers).map(|_| mpsc::unbounded_channel()).unzip()
+}
+
 impl Host {
     /// Checks that every definition has its plugins, recovers what is live, and goes on with it.
     ///
@@ -248,13 +271,12 @@ impl Host {
         let definitions = Arc::new(Definitions::publish(definitions, &*store).await?);
         let live_bytes = Budget::new(config.live_bytes_max);
         let workers_count = config.workers.max(1);
-        let (inboxes, receivers): (Vec<_>, Vec<_>) =
-            (0..workers_count).map(|_| mpsc::unbounded_channel()).unzip();
+        let (inboxes, receivers) = inboxes_of(workers_count);
         let weak: Vec<_> = inboxes.iter().map(mpsc::UnboundedSender::downgrade).collect();
         let wake: Arc<dyn Wake> = Arc::new(WakeWorkers(weak.clone()));
         let breakers = Breakers::open(config.breakers, Arc::clone(&store), Arc::clone(&wake)).await;
         let breakers = Arc::new(breakers?);
-        let rooms = Arc::new(Rooms::new(config.concurrency, wake));
+        let rooms = Arc::new(Rooms::new(config.calls_max, config.concurrency, wake));
         let quarantine = Arc::<Quarantine>::default();
         tokio::spawn(tell_when_store_works(store.maintenance().health(), weak.clone()));
         // Before anything is appended: a new one gets every event from here on.
@@ -270,7 +292,7 @@ impl Host {
         let keys = config.keys.map_or_else(|| Keys::in_memory().map(Arc::new), Ok)?;
         let of = (&store, &definitions, &keys);
         let owner = Owner::new(of, weak.clone(), &live_bytes, &quarantine);
-        let shared = join(config.host, &store, &owner).await?;
+        let shared = join((config.host, config.namespace.as_ref()), &store, &owner).await?;
         let due = DueSagas::new(&store, weak, &live_bytes, owner.owned.subscribe());
         let loader = Arc::new(Loader::new(&store, &definitions, &keys));
         let eraser = Eraser::open(&store, &definitions, &keys).await?;
@@ -280,7 +302,7 @@ impl Host {
         begin_shared(&*store, shared.as_ref(), has_keys, turn).await?;
         let of = (&store, &definitions, &quarantine);
         let archiver = archiver_of(of, &plugins, config.retention, names);
-        let access = access_of(config.access, &store).await?;
+        let access = access_of((config.access, config.namespace.as_ref()), &store).await?;
         let traces = config.traces.map(Traces::new);
         let mut idle = Vec::new();
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
@@ -334,20 +356,23 @@ impl Host {
                 access,
                 evidence_key: config.evidence_key,
                 traces,
+                gauge_label: GaugeLabel::of(config.namespace),
+                start_rate: config.starts.map(StartRate::new),
                 stopping: AtomicBool::new(false),
             }
         });
         let runtime = Self { inner };
         let _ = event_port.set(Arc::new(WeakHost(Arc::downgrade(&runtime.inner))));
-        let run =
-            |(worker, receiver, starts): (Worker, _, _)| tokio::spawn(worker.run(receiver, starts));
-        runtime.keep_tasks(idle.into_iter().map(run).collect());
+        runtime.run_workers(idle);
         runtime.begin(owner, due).await?;
         Ok(runtime)
     }
 
-    /// Keeps the tasks of the workers, which a stop waits for.
-    fn keep_tasks(&self, tasks: Vec<JoinHandle<()>>) {
+    /// Starts the workers, and keeps their tasks, which a stop waits for.
+    fn run_workers(&self, idle: Vec<IdleWorker>) {
+        let run =
+            |(worker, receiver, starts): IdleWorker| tokio::spawn(worker.run(receiver, starts));
+        let tasks = idle.into_iter().map(run).collect();
         *self.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tasks;
     }
 
@@ -498,6 +523,9 @@ impl Host {
             let message = Box::new(StartMessage { start, seal, held, reply, waiter });
             worker.inbox.send(Message::Start(message)).map_err(|_| StartError::Stopping)?;
             return Ok(answer);
+        }
+        if let Some(wait) = self.inner.start_rate.as_ref().and_then(StartRate::wait) {
+            return Err(StartError::TooOften { wait });
         }
         let held = self
             .inner
@@ -667,6 +695,12 @@ impl Host {
         !tasks.iter().any(JoinHandle::is_finished)
     }
 
+    /// Returns the name of the namespace whose sagas the host runs.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.inner.gauge_label.namespace()
+    }
+
     /// Whether [`Self::stop`] was called.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -690,9 +724,18 @@ impl Host {
             live_bytes: self.live_bytes(),
             waiting: self.inner.store.sagas().count_waiting().await.ok(),
             quarantined: self.inner.quarantine.count(),
+            components: self.inner.plugins.components_loaded(),
+            shards: self
+                .owned()
+                .map_or_else(|| ShardId::all().count(), |owned| owned.borrow().len()),
+            breakers: self.inner.breakers.gauges(),
+            oldest_ended: self.inner.archiver.as_ref().and_then(|archiver| {
+                *archiver.oldest_ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            }),
+            store: self.stats(),
         };
-        crate::gauges::set(&total, host);
-        self.inner.subscriptions.refresh_gauges();
+        crate::gauges::set(&self.inner.gauge_label, &total, &host);
+        self.inner.subscriptions.refresh_gauges(&self.inner.gauge_label.labels());
     }
 
     /// Stops: no new sagas and no new calls; what is in flight may settle for up to `limit`.
@@ -830,23 +873,28 @@ fn archiver_of(
 
 /// Tells a store that other hosts use who this host is.
 async fn join(
-    me: Option<HostInfo>,
+    (me, namespace): (Option<HostInfo>, Option<&NamespaceName>),
     store: &Arc<dyn Store>,
     owner: &Owner,
 ) -> Result<Option<Shared>, StoreError> {
     let Some(me) = me else { return Ok(None) };
     store.ownership().join(me.clone());
-    let peers = Peers::open(me, Arc::clone(store)).await?;
+    let peers = Peers::open(me, namespace.cloned(), Arc::clone(store)).await?;
     Ok(Some(Shared { peers, owned: owner.owned.subscribe() }))
 }
 
-/// Reads the tokens and finds the end of the audit, on a host with access control.
+/// Reads the tokens and finds the end of the audit, on a host with access control. The tokens of all namespaces are
+/// in the store of `default`.
 async fn access_of(
-    settings: Option<AccessSettings>,
+    (settings, namespace): (Option<AccessSettings>, Option<&NamespaceName>),
     store: &Arc<dyn Store>,
 ) -> Result<Option<Arc<Access>>, StoreError> {
     let Some(settings) = settings else { return Ok(None) };
-    Access::open(settings, Arc::clone(store)).await.map(Some)
+    let access = Access::open(settings, Arc::clone(store)).await?;
+    if namespace.is_none() && !access.is_administered() {
+        tracing::warn!("no token may make other tokens: set admin_token in [auth] of the config");
+    }
+    Ok(Some(access))
 }
 
 /// Begins what a host does in turn with others, once it knows them.

@@ -34,6 +34,7 @@ mod live;
 mod loader;
 mod marks;
 mod message;
+mod namespaces;
 mod owner;
 mod personal_alone;
 mod plugin_state;
@@ -50,6 +51,7 @@ mod serving;
 mod shared;
 mod stall;
 mod start_keys;
+mod start_rate;
 mod state_cache;
 mod stored_form;
 mod stuck;
@@ -100,7 +102,11 @@ pub use host::{
     Erased, EventTaken, Host, HostShards, ImportError, ImportEvent, Imported, NamedLogPage,
     PersonalState, Planned, RuntimeConfig, SagaImport, StartRequest, may_look_again,
 };
-pub use limits::{LIVE_BYTES_MAX_DEFAULT, START_KEY_BYTES_MAX, STARTS_WAITING_MAX, TAG_BYTES_MAX};
+pub use limits::{
+    CALLS_MAX, LIVE_BYTES_MAX_DEFAULT, NAMESPACES_MAX, START_KEY_BYTES_MAX, STARTS_WAITING_MAX,
+    TAG_BYTES_MAX,
+};
+pub use namespaces::{DEFAULT_NAMESPACE, Namespaces};
 pub use plugin_state::{StateError, StateWrite};
 pub use principal::{Principal, Via};
 pub use recovery::{Quarantined, import};
@@ -117,5 +123,6 @@ pub use schedules::{
 };
 pub use stall::{Stall, StallReason, Stuck};
 pub use start_keys::is_reserved_key;
+pub use start_rate::StartRateSettings;
 pub use state_cache::with_state_cache;
 pub use traces::{LINK_AFTER_DEFAULT, SampleRates, TraceRules, TraceSettings};

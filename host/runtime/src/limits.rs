@@ -6,7 +6,10 @@ use amends_store::PageBudget;
 
 /// Calls in flight or about to be, over all workers. Each holds an instance of the plugin host's
 /// pool, so it is well below the pool's size.
-pub(crate) const CALLS_MAX: usize = 512;
+pub const CALLS_MAX: usize = 512;
+
+/// The most namespaces of a host beside `default`. Each has a store, workers and a pool of guests of its own.
+pub const NAMESPACES_MAX: usize = 32;
 
 /// Of [`CALLS_MAX`], the calls that only undos may use: new work must not starve compensation.
 pub(crate) const CALLS_KEPT_FOR_UNDO: usize = 64;

@@ -83,13 +83,6 @@ impl Owner {
     /// When the store fails. A shard whose sagas could not be read is released, and gained again by a
     /// later tick.
     pub(crate) async fn tick(&self) -> Result<(), RuntimeError> {
-        let gained = self.turn().await;
-        #[expect(clippy::cast_precision_loss, reason = "at most 64")]
-        metrics::gauge!("amends_shards_owned").set(self.owned.borrow().len() as f64);
-        gained
-    }
-
-    async fn turn(&self) -> Result<(), RuntimeError> {
         let mut gained = Vec::new();
         for event in self.store.ownership().tick().await? {
             match event {

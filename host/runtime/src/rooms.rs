@@ -60,8 +60,14 @@ pub(crate) struct OfPlugin<'a> {
 }
 
 impl Rooms {
-    pub(crate) fn new(services: BTreeMap<ServiceName, usize>, wake: Arc<dyn Wake>) -> Self {
-        let host = Room::new(RoomKey::Host, CALLS_MAX, CALLS_KEPT_FOR_UNDO);
+    /// Makes the rooms of a host with at most `calls_max` calls at once.
+    pub(crate) fn new(
+        calls_max: usize,
+        services: BTreeMap<ServiceName, usize>,
+        wake: Arc<dyn Wake>,
+    ) -> Self {
+        let limit = calls_max.min(CALLS_MAX);
+        let host = Room::new(RoomKey::Host, limit, kept_of(limit).min(CALLS_KEPT_FOR_UNDO));
         Self { host: Arc::new(host), others: RwLock::default(), services, wake }
     }
 
@@ -112,11 +118,15 @@ impl Rooms {
         let known = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         known.unwrap_or_else(|| {
             let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-            let kept = if limit < 2 { 0 } else { (limit / KEPT_PART).max(1) };
             let room = others.entry(key.clone());
-            Arc::clone(room.or_insert_with(|| Arc::new(Room::new(key, limit, kept))))
+            Arc::clone(room.or_insert_with(|| Arc::new(Room::new(key, limit, kept_of(limit)))))
         })
     }
+}
+
+/// Of so many calls, those that are kept for undos.
+fn kept_of(limit: usize) -> usize {
+    if limit < 2 { 0 } else { (limit / KEPT_PART).max(1) }
 }
 
 impl Taken {
@@ -190,7 +200,8 @@ mod tests {
     #[test]
     fn executes_leave_room_for_undos_and_whoever_waits_is_woken() {
         let woken = Arc::new(Woken::default());
-        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
+        let rooms =
+            Arc::new(Rooms::new(CALLS_MAX, BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
         let (plugin, memory) = (name("slow"), PluginMemory::alone());
         let take =
             |worker, direction| rooms.take(worker, direction, &of_plugin(&plugin, &memory), None);
@@ -208,12 +219,27 @@ mod tests {
         assert!(rooms.take(0, Direction::Execute, &of_plugin(&other, &memory), None).is_ok());
     }
 
+    #[test]
+    fn a_host_has_no_more_calls_than_it_may_have_whatever_its_plugins_may() {
+        let woken = Arc::new(Woken::default());
+        let rooms = Arc::new(Rooms::new(3, BTreeMap::new(), woken as Arc<dyn Wake>));
+        let (plugin, memory) = (name("slow"), PluginMemory::alone());
+        let take = |direction| rooms.take(0, direction, &of_plugin(&plugin, &memory), None);
+        let executes: Vec<_> = (0..2).map(|_| take(Direction::Execute)).collect();
+        assert!(executes.iter().all(Result::is_ok));
+        assert_eq!(take(Direction::Execute).err(), Some(RoomKey::Host), "the last is for undos");
+        let undo = take(Direction::Compensate);
+        assert!(undo.is_ok());
+        assert_eq!(take(Direction::Compensate).err(), Some(RoomKey::Host));
+    }
+
     /// A worker that finds no room is woken by whoever gives it back meanwhile: with weaker orderings
     /// than those of this module that does not follow, though no x86 shows it.
     #[test]
     fn room_that_is_given_back_while_a_worker_says_that_it_waits_wakes_it() {
         let woken = Arc::new(Woken::default());
-        let rooms = Arc::new(Rooms::new(BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
+        let rooms =
+            Arc::new(Rooms::new(CALLS_MAX, BTreeMap::new(), Arc::clone(&woken) as Arc<dyn Wake>));
         let (plugin, memory) = (name("slow"), PluginMemory::alone());
         let take = || rooms.take(7, Direction::Compensate, &of_plugin(&plugin, &memory), None);
         for _ in 0..20_000 {

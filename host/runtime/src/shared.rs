@@ -60,7 +60,7 @@ mod tests {
         let store = SqliteStore::open(&folder.path().join("amends.db"), Durability::Relaxed);
         let store: Arc<dyn Store> = Arc::new(store.unwrap_or_else(|error| panic!("{error}")));
         let me = HostInfo { name: "a".to_owned(), address: "http://127.0.0.1:1".to_owned() };
-        let peers = Peers::open(me, Arc::clone(&store)).await;
+        let peers = Peers::open(me, None, Arc::clone(&store)).await;
         let peers = peers.unwrap_or_else(|error| panic!("{error}"));
         let few: Vec<_> = ShardId::all().filter(|shard| shard.number() % 7 == 3).collect();
         let (told, owned) = watch::channel(Vec::new());

@@ -40,6 +40,10 @@ pub struct StoreStats {
     pub(crate) events: u64,
     /// The number of transactions that wrote them.
     pub transactions: u64,
+    /// The bytes of the database; none before the first measurement.
+    pub bytes: Option<u64>,
+    /// The bytes of its write-ahead log; none before the first measurement, and for a database of a server.
+    pub wal_bytes: Option<u64>,
     /// The space of the disk; none before the first measurement, or when it cannot be measured.
     pub disk: Option<DiskRoom>,
 }

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use amends_engine::Timestamp;
 use amends_store::{Store, StoreError};
+use metrics::Label;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -110,17 +111,18 @@ impl Subscriptions {
         Some(outlet.status(head))
     }
 
-    /// Sets the gauges of all subscriptions.
+    /// Sets the gauges of all subscriptions, with these labels beside the name of each.
     #[expect(clippy::cast_precision_loss, reason = "counts of events are far below 2^52")]
-    pub fn refresh_gauges(&self) {
+    pub fn refresh_gauges(&self, labels: &[Label]) {
         let head = *self.store.log().head().borrow();
         // Of several hosts, one knows.
         for outlet in self.outlets.iter().filter(|outlet| outlet.has_turn()) {
             let status = outlet.status(head);
-            let name = || status.name.clone();
-            metrics::gauge!("amends_subscription_lag_events", "subscription" => name())
+            let name = Label::new("subscription", status.name.clone());
+            let labels: Vec<_> = labels.iter().cloned().chain([name]).collect();
+            metrics::gauge!("amends_subscription_lag_events", labels.clone())
                 .set(status.lag_events as f64);
-            metrics::gauge!("amends_subscription_dead_letters", "subscription" => name())
+            metrics::gauge!("amends_subscription_dead_letters", labels)
                 .set(status.dead_letters as f64);
         }
     }

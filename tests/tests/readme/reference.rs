@@ -15,7 +15,7 @@ use crate::page::Page;
 use crate::place::repository;
 
 /// Limits that a page states: the page, the beginning of the row, and the crate and constant.
-const LIMITS: [(&str, &str, &str); 139] = [
+const LIMITS: [(&str, &str, &str); 142] = [
     ("limits", "components of a plugin that stay", "registry::COMPONENTS_KEPT"),
     ("limits", "components of a plugin that stay", "registry::COMPONENT_UNUSED_FOR"),
     ("limits", "steps of a saga", "engine::STEPS_MAX"),
@@ -136,6 +136,9 @@ const LIMITS: [(&str, &str, &str); 139] = [
     ("limits", "the time of listing the files in a bucket", "store::LIST_TIME_MAX"),
     ("limits", "a connection to a bucket", "store::CONNECT_TIME_MAX"),
     ("limits", "a connection to a bucket", "store::SILENCE_MAX"),
+    ("limits", "namespaces of a host", "runtime::NAMESPACES_MAX"),
+    ("limits", "calls at once of a namespace", "config::NAMESPACE_CALLS_MAX"),
+    ("limits", "calls at once of a namespace", "config::CALLS_DEFAULT"),
     ("limits", "active tokens", "runtime::TOKENS_MAX"),
     ("limits", "the name of a token", "runtime::TOKEN_NAME_BYTES_MAX"),
     ("limits", "the token of the config", "config::ADMIN_TOKEN_BYTES_MIN"),

@@ -44,6 +44,7 @@ mod lists;
 mod matrix;
 mod modules;
 mod monitoring;
+mod namespaces;
 mod oci;
 mod on;
 mod operate;

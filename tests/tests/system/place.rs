@@ -171,6 +171,7 @@ impl Place {
             // Not the contexts of whoever runs the tests.
             .env("XDG_CONFIG_HOME", self.path("settings"))
             .env_remove("AMENDS_CONTEXT")
+            .env_remove("AMENDS_NAMESPACE")
             .env("USER", "ada");
         command
     }

@@ -9,13 +9,14 @@ fn a_token() {
     is_kept::<TokenView>(&[
         r#"{
             "id": "k3Jq9ZbX0a", "name": "ci", "roles": ["viewer"], "payloads": false,
-            "state": "active", "created_by": "admin_token@127.0.0.1",
+            "namespaces": ["default"], "state": "active", "created_by": "admin_token@127.0.0.1",
             "created_at": "2026-01-02T03:04:05.678Z", "expires_at": null, "last_used_at": null,
             "revoked": null
         }"#,
         r#"{
             "id": "k3Jq9ZbX0a", "name": "ci", "roles": ["operator", "deployer"], "payloads": true,
-            "state": "revoked", "created_by": "admin_token@127.0.0.1 on behalf of ada",
+            "namespaces": ["billing", "shop"], "state": "revoked",
+            "created_by": "admin_token@127.0.0.1 on behalf of ada",
             "created_at": "2026-01-02T03:04:05.678Z", "expires_at": "2026-04-02T03:04:05.678Z",
             "last_used_at": "2026-01-03T00:00:00.000Z",
             "revoked": {
@@ -29,7 +30,7 @@ fn a_token() {
 fn a_new_token_has_its_text_first() {
     is_kept::<NewTokenView>(&[r#"{
         "token": "amends_k3Jq9ZbX0a_secret", "id": "k3Jq9ZbX0a", "name": "ci",
-        "roles": ["service"], "payloads": false, "state": "active",
+        "roles": ["service"], "payloads": false, "namespaces": ["*"], "state": "active",
         "created_by": "ops@127.0.0.1", "created_at": "2026-01-02T03:04:05.678Z",
         "expires_at": null, "last_used_at": null, "revoked": null
     }"#]);
@@ -39,7 +40,10 @@ fn a_new_token_has_its_text_first() {
 fn orders_about_tokens() {
     is_kept::<TokenBody>(&[
         r#"{"name": "ci", "roles": ["viewer"], "payloads": false}"#,
-        r#"{"name": "ci", "roles": ["admin"], "payloads": true, "expires_in": "90d"}"#,
+        r#"{
+            "name": "ci", "roles": ["admin"], "payloads": true, "namespaces": ["shop"],
+            "expires_in": "90d"
+        }"#,
     ]);
     assert!(is_refused::<TokenBody>(r#"{"name": "ci", "roles": ["viewer"], "role": "viewer"}"#));
     is_kept::<RevokeBody>(&[r#"{"reason": "why"}"#]);
@@ -52,11 +56,12 @@ fn who_asks() {
         r#"{
             "who": "ada@127.0.0.1", "access_control": false, "roles": [],
             "permissions": ["read", "payloads", "start", "operate", "deploy", "administer"],
-            "expires_at": null
+            "namespaces": ["default", "shop"], "expires_at": null
         }"#,
         r#"{
             "who": "ci@127.0.0.1", "access_control": true, "roles": ["deployer"],
-            "permissions": ["read", "deploy"], "expires_at": "2026-04-02T03:04:05.678Z"
+            "permissions": ["read", "deploy"], "namespaces": ["shop"],
+            "expires_at": "2026-04-02T03:04:05.678Z"
         }"#,
     ]);
 }

@@ -15,6 +15,7 @@ use crate::body::{BODY_BYTES_MAX, HeldBytes, read, refuse};
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::extract::Path;
+use crate::namespaces::names_no_namespace;
 use crate::on::delivery::{Mode, events_of, mode_of};
 use crate::sagas::start_request::traceparent;
 
@@ -42,7 +43,8 @@ pub(crate) async fn take(
         Ok(mode) => mode,
         Err(problem) => return Err(refuse(request, problem).await),
     };
-    let rule = state.host.event_rule(&name);
+    let is_of_none = names_no_namespace(&request);
+    let rule = state.host.event_rule(&name).filter(|_| !is_of_none);
     // A signature says who sends the events. Without one, a token does.
     let allowed = if rule.as_deref().is_some_and(is_signed) {
         Ok(())

@@ -12,10 +12,11 @@ use amends_engine::{
     TIMEOUT_DEFAULT, WaitSpec,
 };
 use amends_registry::{PluginsConfig, Registry};
-use amends_runtime::{Host, RuntimeConfig, with_state_cache};
+use amends_runtime::{DEFAULT_NAMESPACE, Host, RuntimeConfig, with_state_cache};
 use amends_sandbox::Inspection;
 use amends_store::{Durability, HostInfo, ShardId, ShardOwner, SqliteStore, Store};
 use amends_tests::Component;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) me: HostInfo,
     pub(crate) host: Host,
     pub(crate) believed: Believed,
+    /// That of the namespace `default`, when `host` is that of another one.
+    default: Option<Host>,
     close: watch::Sender<bool>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -90,7 +93,11 @@ impl Cluster {
         let b = nodes.pop().unwrap();
         let a = nodes.pop().unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(SOON).build().unwrap();
+        let mut headers = HeaderMap::new();
+        let namespace = a.host.namespace().parse().unwrap();
+        headers.insert("amends-namespace", namespace);
+        let client = reqwest::Client::builder().timeout(SOON).default_headers(headers);
+        let client = client.build().unwrap();
         let cluster = Self { store, a, b, client, folder };
         for node in [&cluster.a, &cluster.b] {
             until("it owns its shards", || {
@@ -146,6 +153,9 @@ impl Cluster {
             let _ = tokio::time::timeout(SOON, node.server).await;
             // Both have one store, which the first one closes.
             let _ = node.host.close().await;
+            if let Some(default) = node.default {
+                default.close().await.unwrap();
+            }
         }
         drop(self.folder);
     }
@@ -182,11 +192,20 @@ impl Node {
         let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
         config.host = Some(me.clone());
         let host = Host::open(config, store, plugins, definitions).await.unwrap();
-        let router = router(ApiState::new(host.clone(), PROMETHEUS.clone(), None));
+        let state = |host: &Host| ApiState::new(host.clone(), PROMETHEUS.clone(), None);
+        let default = if host.namespace() == DEFAULT_NAMESPACE {
+            None
+        } else {
+            Some(default_host(folder, &me).await)
+        };
+        let router = router(match &default {
+            Some(default) => state(default).with_namespaces([host.clone()]),
+            None => state(&host),
+        });
         let (close, closing) = watch::channel(false);
         let limit = ConnectionLimit::for_descriptors(None);
         let server = tokio::spawn(Server::new(router, limit, closing).run(listener));
-        Self { me, host, believed, close, server }
+        Self { me, host, believed, default, close, server }
     }
 
     /// Has this host alone believe that a shard belongs to a host.
@@ -197,6 +216,22 @@ impl Node {
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.me.address)
     }
+}
+
+/// The host of the namespace `default`, with a store of its own and nothing to run.
+async fn default_host(folder: &std::path::Path, me: &HostInfo) -> Host {
+    let store = folder.join(format!("default-{}.db", me.name));
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&store, Durability::Relaxed).unwrap());
+    let plugins = PluginsConfig {
+        dir: folder.join(format!("plugins-{}", me.name)),
+        cache: folder.join(format!("default-cache-{}", me.name)),
+        inspection: Inspection::InThisProcess,
+        instances_max: 8,
+        ..PluginsConfig::default()
+    };
+    let plugins = Registry::open(plugins, Arc::clone(&store)).await.unwrap();
+    let config = RuntimeConfig { workers: 1, ..RuntimeConfig::default() };
+    Host::open(config, store, plugins, Vec::new()).await.unwrap()
 }
 
 pub(crate) async fn listen() -> TcpListener {

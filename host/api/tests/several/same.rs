@@ -7,7 +7,9 @@ use amends_store::{ShardId, ShardOwner};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Node, SOON, Wants, answer, approval, call, definition, until};
+use crate::cluster::{
+    Change, Cluster, Node, SOON, Wants, answer, approval, call, definition, until,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_starts_one_saga_whichever_host_is_asked() {
@@ -299,5 +301,29 @@ async fn hosts_may_have_different_definitions_of_one_name() {
         assert_eq!(ended["steps"].as_array().unwrap().len(), steps);
         assert_eq!(to.host.owner_of(id), ShardOwner::This);
     }
+    cluster.close().await;
+}
+
+/// Each host has two namespaces, and each namespace a store and secrets of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_passed_on_stays_in_its_namespace() {
+    let change: Box<Change> = Box::new(|config| config.namespace = "shop".parse().ok());
+    let cluster = Cluster::with(Wants { change: Some(change), ..Wants::default() }).await;
+    let key = cluster.key_of(&cluster.b, 0);
+    let id = cluster.start(&cluster.a, "approved", Some(&key)).await;
+    assert_eq!(cluster.b.host.owner_of(id), ShardOwner::This);
+    let path = format!("/v1/sagas/{id}");
+    for node in [&cluster.a, &cluster.b] {
+        let (status, saga) = cluster.get(node, &path).await;
+        assert_eq!((status, &saga["id"]), (200, &json!(id.to_string())), "{saga}");
+        // The other namespace of the same host does not know it.
+        let request = cluster.client.get(node.url(&path)).header("amends-namespace", "default");
+        let (status, problem) = answer(request.send().await.unwrap()).await;
+        assert_eq!((status, &problem["code"]), (404, &json!("saga_unknown")), "{problem}");
+    }
+    // An order goes to the owner, and to the same namespace there.
+    let reason = json!({ "reason": "a test" });
+    let (status, problem) = cluster.post(&cluster.a, &format!("{path}/cancel"), &reason).await;
+    assert_eq!(status, 200, "{problem}");
     cluster.close().await;
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use amends_engine::{Definition, PluginName};
+use amends_engine::{Definition, NamespaceName, PluginName};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ pub fn check_file(
 ) -> anyhow::Result<Checked> {
     let loaded = match look(path, overrides, lacking_secrets) {
         Ok(loaded) => loaded,
-        Err(report) => return Ok(render(&report, &[], &BTreeMap::new(), format)),
+        Err(report) => return Ok(render(&report, &[], format)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,50 +80,60 @@ pub fn check_file(
     // Not on standard output: others read that.
     let told = |words: &str| eprintln!("{}", shown(words));
     let lint = runtime.block_on(lint(&loaded, &told)).context("cannot try the plugins")?;
-    Ok(render(&lint.report, &loaded.config.definitions, &lint.plugins, format))
+    let mut sound = vec![Sound {
+        namespace: None,
+        definitions: &loaded.config.definitions,
+        plugins: &lint.plugins,
+    }];
+    for (name, plugins) in &lint.namespaces {
+        let Some(namespace) = loaded.namespaces.get(name) else { continue };
+        let definitions = &namespace.config.definitions;
+        sound.push(Sound { namespace: Some(name), definitions, plugins });
+    }
+    Ok(render(&lint.report, &sound, format))
 }
 
-fn render(
-    report: &Report,
-    definitions: &[Definition],
-    plugins: &BTreeMap<PluginName, LintedPlugin>,
-    format: Format,
-) -> Checked {
+/// What is sound of a namespace.
+struct Sound<'c> {
+    /// None: it is `default`.
+    namespace: Option<&'c NamespaceName>,
+    definitions: &'c [Definition],
+    plugins: &'c BTreeMap<PluginName, LintedPlugin>,
+}
+
+fn render(report: &Report, sound: &[Sound<'_>], format: Format) -> Checked {
     let is_sound = report.errors() == 0;
     let text = match format {
-        Format::Table | Format::Ids => render_text(report, definitions, plugins),
-        Format::Json => format!("{:#}\n", answer(report, definitions, plugins)),
-        Format::Jsonl => format!("{}\n", answer(report, definitions, plugins)),
+        Format::Table | Format::Ids => render_text(report, sound),
+        Format::Json => format!("{:#}\n", answer(report, sound)),
+        Format::Jsonl => format!("{}\n", answer(report, sound)),
     };
     Checked { text, is_sound }
 }
 
-fn render_text(
-    report: &Report,
-    definitions: &[Definition],
-    plugins: &BTreeMap<PluginName, LintedPlugin>,
-) -> String {
+fn render_text(report: &Report, sound: &[Sound<'_>]) -> String {
     let mut text = report.to_string();
     if !text.is_empty() {
         text.push('\n');
     }
     let is_sound = report.errors() == 0;
     // What is sound is listed only when all of it is: an error must not scroll away.
-    if is_sound {
-        for definition in definitions {
+    for Sound { namespace, definitions, plugins } in sound.iter().filter(|_| is_sound) {
+        let of = namespace.map_or_else(String::new, |name| format!("namespace {name}: "));
+        for definition in *definitions {
             let steps: Vec<_> = definition.steps().iter().map(|step| step.name.as_str()).collect();
             let _ = writeln!(
                 text,
-                "saga {} {}: {}",
+                "{of}saga {} {}: {}",
                 definition.name(),
                 definition.digest().short(),
                 steps.join(", ")
             );
         }
-        for (name, plugin) in plugins {
+        for (name, plugin) in *plugins {
             let _ = writeln!(
                 text,
-                "plugin {name} {} {}: {}",
+                "{of}plugin {name} {} {}: {}",
                 plugin.version,
                 plugin.digest.short(),
                 plugin.exports.join(", ")
@@ -135,36 +145,44 @@ fn render_text(
     text
 }
 
-fn answer(
-    report: &Report,
-    definitions: &[Definition],
-    plugins: &BTreeMap<PluginName, LintedPlugin>,
-) -> Value {
-    let definitions: Vec<_> = definitions
-        .iter()
-        .map(|definition| {
-            let steps: Vec<_> = definition.steps().iter().map(|step| &step.name).collect();
-            json!({"name": definition.name(), "digest": definition.digest(), "steps": steps})
-        })
-        .collect();
-    let plugins: Vec<_> = plugins
-        .iter()
-        .map(|(name, plugin)| {
-            json!({
-                "name": name,
-                "version": plugin.version,
-                "digest": plugin.digest,
-                "exports": plugin.exports,
-            })
-        })
-        .collect();
-    json!({
+fn answer(report: &Report, sound: &[Sound<'_>]) -> Value {
+    let mut answer = json!({
         "file": report.file().display().to_string(),
         "ok": report.errors() == 0,
         "errors": report.errors(),
         "warnings": report.warnings(),
         "findings": report.to_json(),
-        "definitions": definitions,
-        "plugins": plugins,
-    })
+        "definitions": [],
+        "plugins": [],
+    });
+    let mut namespaces = Vec::new();
+    for one in sound {
+        let (definitions, plugins) = views(one);
+        if let Some(name) = one.namespace {
+            namespaces.push(json!({"name": name, "definitions": definitions, "plugins": plugins}));
+        } else {
+            answer["definitions"] = definitions.into();
+            answer["plugins"] = plugins.into();
+        }
+    }
+    if !namespaces.is_empty() {
+        answer["namespaces"] = namespaces.into();
+    }
+    answer
+}
+
+fn views(sound: &Sound<'_>) -> (Vec<Value>, Vec<Value>) {
+    let definitions = sound.definitions.iter().map(|definition| {
+        let steps: Vec<_> = definition.steps().iter().map(|step| &step.name).collect();
+        json!({"name": definition.name(), "digest": definition.digest(), "steps": steps})
+    });
+    let plugins = sound.plugins.iter().map(|(name, plugin)| {
+        json!({
+            "name": name,
+            "version": plugin.version,
+            "digest": plugin.digest,
+            "exports": plugin.exports,
+        })
+    });
+    (definitions.collect(), plugins.collect())
 }

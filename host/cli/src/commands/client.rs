@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use amends_api_types::{DefinitionView, MeView, PluginView, Problem};
 use amends_engine::on_one_line;
+use amends_runtime::DEFAULT_NAMESPACE;
 
 use crate::commands::context::ChosenContext;
 use crate::commands::exit::{EXIT_AUTH, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_USAGE, Failed};
+use crate::commands::namespace;
 use amends_config::HostContext;
 use amends_config::suggest::{did_you_mean, list};
 
@@ -62,6 +64,9 @@ pub(crate) fn set_host(host: Option<String>) {
     }
 }
 
+/// The header that names the namespace that a request is for.
+const NAMESPACE: &str = "amends-namespace";
+
 /// The variable that says where the host is.
 const HOST_VARIABLE: &str = "AMENDS_HOST";
 
@@ -71,13 +76,14 @@ struct Target {
     base: String,
     token: Option<String>,
     user: Option<String>,
+    namespace: Option<String>,
     /// Why the token of the context is not sent, if it is not.
     token_withheld: Option<String>,
 }
 
 /// Finds out which host a verb talks to, and as whom. What a context says is for its own host alone: another host gets
 /// neither its token nor its user.
-fn target(args: &HostArgs) -> Result<Target, Failed> {
+fn target(args: &HostArgs, namespace: Option<String>) -> Result<Target, Failed> {
     let context = ChosenContext::read()?;
     let own = context.as_ref().map(base_of).transpose()?;
     let given = address(args)?;
@@ -105,11 +111,13 @@ fn target(args: &HostArgs) -> Result<Target, Failed> {
             context.host
         )
     });
+    let of_context = context.as_ref().and_then(|chosen| chosen.context.namespace.clone());
+    let namespace = namespace.or(of_context);
     // Nobody chose the name of the account for this: one that no host takes is left out.
     let account = || std::env::var("USER").ok().and_then(|name| user_name(&name).ok());
     let user = args.user.clone().or_else(|| context?.context.user).or_else(account);
     let user = user.filter(|user| !user.trim().is_empty());
-    Ok(Target { base, token, user, token_withheld })
+    Ok(Target { base, token, user, namespace, token_withheld })
 }
 
 /// Where the host is, and who said so: the verb's flag, the flag before the verb, the environment.
@@ -196,18 +204,32 @@ pub(crate) struct Client {
     base: String,
     token: Option<String>,
     user: Option<String>,
+    namespace: Option<String>,
     token_withheld: Option<String>,
 }
 
 impl Client {
     pub(crate) fn new(args: &HostArgs) -> anyhow::Result<Self> {
-        let Target { base, token, user, token_withheld } = target(args)?;
+        Self::open(args, namespace::said()?)
+    }
+
+    /// For what a host has once, whatever namespace somebody works in.
+    pub(crate) fn in_default(args: &HostArgs) -> anyhow::Result<Self> {
+        Self::open(args, Some(DEFAULT_NAMESPACE.to_owned()))
+    }
+
+    fn open(args: &HostArgs, namespace: Option<String>) -> anyhow::Result<Self> {
+        let Target { base, token, user, namespace, token_withheld } = target(args, namespace)?;
         let http = if base.starts_with(ENCRYPTED) { encrypted_http()? } else { plain_http()? };
-        Ok(Self { http, base, token, user, token_withheld })
+        Ok(Self { http, base, token, user, namespace, token_withheld })
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = match &self.namespace {
+            Some(namespace) => request.header(NAMESPACE, namespace),
+            None => request,
+        };
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -485,6 +507,7 @@ fn remedy(problem: &Problem) -> Option<Cow<'_, str>> {
             "set AMENDS_TOKEN (or --token) to another token; `amends token new` makes one".into()
         }
         "permission_missing" => "`amends me` says what the token may do".into(),
+        "no_namespace" => "`amends me` lists your namespaces; --namespace names one".into(),
         "token_unknown" => "`amends token list` lists the tokens".into(),
         "no_key" => "`amends state list PLUGIN` lists what the plugin keeps".into(),
         _ => match problem.remedy.as_deref()? {

@@ -84,6 +84,8 @@ struct View<'a> {
     /// Where the token is.
     token: Option<String>,
     user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
 }
 
 pub(crate) fn run(verb: ContextVerb) -> anyhow::Result<u8> {
@@ -133,12 +135,13 @@ fn make_current(name: &str) -> anyhow::Result<u8> {
 }
 
 fn view<'a>(name: &'a str, context: &'a HostContext, is_current: bool) -> View<'a> {
-    let HostContext { host, token, user } = context;
+    let HostContext { host, token, user, namespace } = context;
     let token = token.as_ref().map(|token| match token {
         TokenSource::File(file) => format!("file {file}"),
         TokenSource::Variable(name) => format!("variable {name}"),
     });
-    View { name, is_current, host, token, user: user.as_deref() }
+    let (user, namespace) = (user.as_deref(), namespace.as_deref());
+    View { name, is_current, host, token, user, namespace }
 }
 
 fn print(output: Format, views: &[View<'_>]) -> anyhow::Result<()> {
@@ -148,16 +151,22 @@ fn print(output: Format, views: &[View<'_>]) -> anyhow::Result<()> {
         Format::Ids => views.iter().try_for_each(|view| say!("{}", view.name)),
         Format::Table if views.is_empty() => say!("there are no contexts"),
         Format::Table => {
-            let mut rows = table(&["name", "current", "host", "token", "user"]);
+            let columns = ["name", "current", "host", "token", "user", "namespace"];
+            // Most hosts have one namespace.
+            let has_namespaces = views.iter().any(|view| view.namespace.is_some());
+            let shown = if has_namespaces { columns.len() } else { columns.len() - 1 };
+            let mut rows = table(columns.get(..shown).unwrap_or_default());
             rows.add_rows(views.iter().map(|view| {
                 let none = || "none".to_owned();
-                vec![
+                let cells = [
                     view.name.to_owned(),
                     if view.is_current { "yes" } else { "no" }.to_owned(),
                     view.host.to_owned(),
                     view.token.clone().unwrap_or_else(none),
                     view.user.map_or_else(none, str::to_owned),
-                ]
+                    view.namespace.map_or_else(none, str::to_owned),
+                ];
+                cells.into_iter().take(shown).collect::<Vec<_>>()
             }));
             print_table_as(&rows, Look::new())
         }

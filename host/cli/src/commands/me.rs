@@ -37,8 +37,10 @@ pub(crate) async fn run(args: Me) -> anyhow::Result<u8> {
         Format::Table if me.access_control => {
             let look = Look::new();
             let expires = me.expires_at.map_or_else(|| "never".to_owned(), |at| look.time(at));
-            let mut rows = table(&["who", "roles", "permissions", "expires"]);
-            rows.add_row([me.who, me.roles.join(", "), me.permissions.join(", "), expires]);
+            let mut rows = table(&["who", "roles", "permissions", "namespaces", "expires"]);
+            let [roles, permissions, namespaces] =
+                [me.roles, me.permissions, me.namespaces].map(|words| words.join(", "));
+            rows.add_row([me.who, roles, permissions, namespaces, expires]);
             print_table_as(&rows, look)?;
         }
         Format::Table => {

@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use futures::future::{join_all, select_all};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,14 +20,14 @@ use amends_api::{
     ApiState, CONNECTIONS_MAX, ConnectionLimit, PrometheusHandle, Server, Tls, prometheus, router,
     starting,
 };
-use amends_runtime::Host;
+use amends_runtime::{DEFAULT_NAMESPACE, Host};
 
 use crate::commands::exit::{
     EXIT_DONE, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STORE_LOST, EXIT_USAGE, Failed,
 };
 use crate::commands::output::{log_line, shown};
 use crate::commands::service_manager;
-use amends_config::{HostConfig, OpenHostError, OverrideFlags, Overrides, load, open};
+use amends_config::{HostConfig, Hosts, OpenHostError, OverrideFlags, Overrides, load, open_all};
 
 /// How long calls in flight may take after the host was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -66,7 +68,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     log_to_stderr(log_filter(std::env::var_os(LOG_VARIABLE).as_deref())?);
     let began = Instant::now();
     let hangups = tokio::spawn(pass_over(hangup_signal()?));
-    let loaded = match load(&args.config, &Overrides::of_process(args.overrides)) {
+    let mut loaded = match load(&args.config, &Overrides::of_process(args.overrides)) {
         Ok(loaded) => loaded,
         Err(report) => {
             eprint!("{}", shown(&report.to_string()));
@@ -76,8 +78,7 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
     if loaded.report.warnings() > 0 {
         eprint!("{}", shown(&loaded.report.to_string()));
     }
-    let mut config = loaded.config;
-    let tls = own_tls(&config.host)?;
+    let tls = own_tls(&loaded.config.host)?;
     if let Some(tls) = tls.clone() {
         hangups.abort();
         tokio::spawn(keep_certificate(tls, hangup_signal()?));
@@ -90,55 +91,84 @@ pub(crate) async fn run(args: Run) -> anyhow::Result<u8> {
             "few clients at once: the process may have few descriptors (ulimit -Hn)"
         );
     }
-    let listen = config.host.listen;
-    let public_url = config.host.public_url.clone();
+    let listen = loaded.config.host.listen;
+    let public_url = loaded.config.host.public_url.clone();
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; is another host running? set host.listen or --listen")
     })?;
     let listen = listener.local_addr().unwrap_or(listen);
     // With port 0, the system has chosen one.
-    config.host.listen = listen;
+    loaded.config.host.listen = listen;
+    for namespace in loaded.namespaces.values_mut() {
+        namespace.config.host.listen = listen;
+    }
     let prometheus = prometheus().context("cannot collect metrics")?;
     // It says that it lives and what it does, while it compiles.
-    let progress = config.plugins.progress.clone();
-    let has_access_control = config.auth.is_some();
-    let rate = config.auth.as_ref().and_then(|auth| auth.rate);
+    let progress = loaded.config.plugins.progress.clone();
+    let has_access_control = loaded.config.auth.is_some();
+    let rate = loaded.config.auth.as_ref().and_then(|auth| auth.rate);
     let (start, opening) =
         starting(public_url.clone(), has_access_control, move || progress.words());
     let (close, closing) = tokio::sync::watch::channel(false);
     let server = Server::new(start, connections, closing).with_tls(tls);
     let server = tokio::spawn(server.run(listener));
-    let host = open(config).await.map_err(damaged_store)?;
+    let hosts = Arc::new(open_all(loaded).await.map_err(damaged_store)?);
     // Before anybody can learn that it is ready, and stop it.
     let signals = Signals::new()?;
     let upkeep = tokio::spawn(keep_up(prometheus.clone()));
-    let state = ApiState::new(host.clone(), prometheus, public_url);
+    let state = ApiState::new(hosts.default.clone(), prometheus, public_url)
+        .with_namespaces(hosts.others.iter().cloned());
     opening.open(router(match rate {
         Some(rate) => state.with_token_rate(rate.per_second, rate.burst),
         None => state,
     }));
     service_manager::ready();
-    let watchdog = tokio::spawn(service_manager::keep_saying_that_it_lives(host.clone()));
+    let watchdog = tokio::spawn(service_manager::keep_saying_that_it_lives(Arc::clone(&hosts)));
     tracing::info!(listen = %listen, ready_ms = ms(began.elapsed()), "amends is ready");
     let ended = tokio::select! {
-        code = serve_until_told(&host, signals) => Ok(code),
-        error = host.store_lost() => Err(error),
+        code = serve_until_told(&hosts, signals) => Ok(code),
+        lost = store_lost(&hosts) => Err(lost),
     };
-    if let Err(error) = &ended {
-        tracing::error!(%error, "amends ends: it can record nothing any more");
+    if let Err(lost) = &ended {
+        tracing::error!(error = lost, "amends ends: it can record nothing any more");
         // Nothing that is in flight can be recorded; it is unknown to whoever goes on.
-        let _ = tokio::time::timeout(CLOSE_LIMIT, host.stop(Duration::ZERO)).await;
+        let _ = tokio::time::timeout(CLOSE_LIMIT, stop_all(&hosts, Duration::ZERO)).await;
     }
     let _ = close.send(true);
     let _ = tokio::time::timeout(CLOSE_LIMIT, server).await;
     upkeep.abort();
     watchdog.abort();
-    host.close().await.context("the store cannot be closed")?;
+    close_all(&hosts).await?;
     tracing::info!("amends has stopped");
-    ended.map_err(|error| {
-        let message = format!("the store is lost to this host: {error}");
-        Failed { exit: EXIT_STORE_LOST, message }.into()
-    })
+    ended.map_err(|message| Failed { exit: EXIT_STORE_LOST, message }.into())
+}
+
+/// Waits until the store of a namespace is lost. Returns what to say of it.
+async fn store_lost(hosts: &Hosts) -> String {
+    let each = hosts.all().map(|host| {
+        Box::pin(async move {
+            let error = host.store_lost().await;
+            let name = host.namespace();
+            if name == DEFAULT_NAMESPACE {
+                format!("the store is lost to this host: {error}")
+            } else {
+                format!("the store of the namespace `{name}` is lost to this host: {error}")
+            }
+        })
+    });
+    let (lost, _, _) = select_all(each).await;
+    lost
+}
+
+/// Stops all namespaces at once. Returns how many calls were cut off.
+async fn stop_all(hosts: &Hosts, limit: Duration) -> usize {
+    join_all(hosts.all().map(|host| host.stop(limit))).await.into_iter().sum()
+}
+
+/// Closes all namespaces, also when one cannot be closed.
+async fn close_all(hosts: &Hosts) -> anyhow::Result<()> {
+    let closed = join_all(hosts.all().map(Host::close)).await;
+    closed.into_iter().collect::<Result<(), _>>().context("the store cannot be closed")
 }
 
 /// Ends with the exit code of a lost store when the store is damaged, so that whoever looks after the process
@@ -238,7 +268,7 @@ async fn pass_over(mut hangups: Signal) {
 }
 
 /// Until a signal. A second one ends the process at once; what is durable stays so.
-async fn serve_until_told(host: &Host, signals: Signals) -> u8 {
+async fn serve_until_told(hosts: &Hosts, signals: Signals) -> u8 {
     let Signals { mut terminate, mut interrupt } = signals;
     let interrupted = tokio::select! {
         _ = terminate.recv() => false,
@@ -247,7 +277,7 @@ async fn serve_until_told(host: &Host, signals: Signals) -> u8 {
     service_manager::stopping();
     tracing::info!("amends is stopping: no new calls, those in flight settle");
     tokio::select! {
-        cut_off = host.stop(STOP_LIMIT) => {
+        cut_off = stop_all(hosts, STOP_LIMIT) => {
             if cut_off > 0 {
                 tracing::warn!(cut_off, "calls were cut off; the next start takes them as unknown");
             }

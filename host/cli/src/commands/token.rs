@@ -10,6 +10,7 @@ use amends_engine::on_one_line;
 use crate::commands::change::{ChangeArgs, print_changed};
 use crate::commands::client::{Client, HostArgs, Page, escape};
 use crate::commands::exit::{EXIT_DONE, EXIT_USAGE, Failed};
+use crate::commands::namespace;
 use crate::commands::output::format::Format;
 use crate::commands::output::{Look, print_json, print_json_line, print_table_as, say, table};
 
@@ -29,8 +30,9 @@ pub(crate) enum Token {
 #[command(
     after_help = "Examples:\n  amends token new ada --role operator --payloads --expires 90d\n  \
                   amends token new shop --role service > shop.token\n  AMENDS_TOKEN=$(amends token new \
-                  ci --role deployer --expires 1h)\n\nThe host keeps no copy of a token. A lost token is \
-                  revoked, and another one made."
+                  ci --role deployer --expires 1h)\n  amends token new till --role service --namespace \
+                  shop,billing\n\nThe host keeps no copy of a token. A lost token is revoked, and another one \
+                  made."
 )]
 pub(crate) struct New {
     /// The name of the token, which is kept with everything that its holder does: 1 to 64 letters, digits, `-`,
@@ -118,10 +120,11 @@ async fn make(args: New) -> anyhow::Result<u8> {
         let wrong = "-o ids would print the id, and nobody would ever see the token";
         return Err(Failed::with_help(EXIT_USAGE, wrong, "use table, json or jsonl").into());
     }
-    let client = Client::new(&args.host)?;
+    let client = Client::in_default(&args.host)?;
     let New { name, payloads, expires, .. } = args;
     let roles = args.roles.iter().map(|role| role.word().to_owned()).collect();
-    let body = TokenBody { name, roles, payloads, expires_in: expires };
+    let namespaces = namespace::several();
+    let body = TokenBody { name, roles, payloads, namespaces, expires_in: expires };
     let made: NewTokenView = client.post("/v1/tokens", &body).await?;
     match args.output {
         Format::Json => print_json(&made)?,
@@ -138,7 +141,7 @@ async fn make(args: New) -> anyhow::Result<u8> {
 }
 
 async fn list(args: List) -> anyhow::Result<u8> {
-    let client = Client::new(&args.host)?;
+    let client = Client::in_default(&args.host)?;
     let look = Look::new();
     let all = client.get::<Page<TokenView>>("/v1/tokens").await?.items;
     match args.output {
@@ -147,7 +150,8 @@ async fn list(args: List) -> anyhow::Result<u8> {
         Format::Ids => all.iter().try_for_each(|token| say!("{}", token.id))?,
         Format::Table if all.is_empty() => say!("the store has no tokens")?,
         Format::Table => {
-            let columns = ["name", "id", "roles", "payloads", "state", "last used", "expires"];
+            let columns =
+                ["name", "id", "roles", "payloads", "namespaces", "state", "last used", "expires"];
             let mut rows = table(&columns);
             rows.add_rows(all.into_iter().map(|token| {
                 let time = |at| look.time(at);
@@ -157,6 +161,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
                     token.id,
                     token.roles.join(", "),
                     if token.payloads { "yes" } else { "no" }.to_owned(),
+                    token.namespaces.join(", "),
                     token.state,
                     token.last_used_at.map_or_else(never, time),
                     token.expires_at.map_or_else(never, time),
@@ -170,7 +175,7 @@ async fn list(args: List) -> anyhow::Result<u8> {
 
 async fn revoke(Revoke { named, change }: Revoke) -> anyhow::Result<u8> {
     let ChangeArgs { reason, output, host } = change;
-    let client = Client::new(&host)?;
+    let client = Client::in_default(&host)?;
     let path = format!("/v1/tokens/{}/revoke", escape(&named));
     let token: TokenView = client.post(&path, &RevokeBody { reason }).await?;
     let TokenView { name, id, .. } = &token;

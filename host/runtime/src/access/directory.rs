@@ -8,15 +8,18 @@ use amends_store::{EVENT_UNREADABLE, StoredEvent};
 use serde::{Deserialize, Serialize};
 
 use super::permission::{Permissions, Role};
+use crate::namespaces::Namespaces;
 
 /// A token that ended so long ago is forgotten. Its events stay in the log.
 pub(super) const ENDED_KEPT: Duration = Duration::from_hours(90 * 24);
 
 pub(super) const CREATED: &str = "token.created";
+/// As [`CREATED`], of a token that is for other namespaces than `default` alone.
+pub(super) const CREATED_IN: &str = "token.created_in";
 pub(super) const REVOKED: &str = "token.revoked";
 pub(super) const USED: &str = "token.used";
 
-/// The data of [`CREATED`].
+/// The data of [`CREATED`] and [`CREATED_IN`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Created {
     pub(super) id: String,
@@ -24,6 +27,9 @@ pub(super) struct Created {
     pub(super) roles: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) payloads: bool,
+    /// The namespaces that the token is for, by name; empty for `default` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) namespaces: Vec<String>,
     /// The SHA-256 of the text of the token.
     pub(super) digest: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +71,8 @@ pub struct Token {
     pub roles: Vec<Role>,
     /// Whether the token lets see payloads.
     pub payloads: bool,
+    /// The namespaces that the token is for.
+    pub namespaces: Namespaces,
     /// Who made it.
     pub created_by: String,
     /// When it was made.
@@ -164,8 +172,8 @@ impl Directory {
 
     fn take_in_one(&mut self, event: &StoredEvent) -> Result<(), serde_json::Error> {
         match event.kind.as_str() {
-            CREATED => {
-                let token = created(serde_json::from_str(&event.data)?, event.at);
+            CREATED | CREATED_IN => {
+                let token = created(serde_json::from_str(&event.data)?, event.at)?;
                 self.tokens.insert(token.id.clone(), token);
             }
             REVOKED => {
@@ -208,20 +216,24 @@ impl Directory {
     }
 }
 
-fn created(data: Created, at: Timestamp) -> Token {
-    let Created { id, name, roles, payloads, digest, expires_at, who } = data;
-    Token {
+fn created(data: Created, at: Timestamp) -> Result<Token, serde_json::Error> {
+    let Created { id, name, roles, payloads, namespaces, digest, expires_at, who } = data;
+    let namespaces = Namespaces::read(&namespaces).map_err(|wrong| {
+        <serde_json::Error as serde::de::Error>::custom(format!("`{wrong}` is no namespace"))
+    })?;
+    Ok(Token {
         id,
         name,
         roles: roles.iter().filter_map(|role| Role::from_word(role)).collect(),
         payloads,
+        namespaces,
         created_by: who,
         created_at: at,
         expires_at,
         last_used_at: None,
         revoked: None,
         digest,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -266,9 +278,20 @@ mod tests {
             event(5, USED, &json!({"id": "a"}), start.after(DAY)),
             event(6, "token.of_later", &json!(7), start),
             event(7, CREATED, &json!({"id": "d", "name": "no digest"}), start),
+            event(
+                8,
+                CREATED_IN,
+                &json!({
+                    "id": "e", "name": "of-e", "roles": ["viewer"], "namespaces": ["shop"],
+                    "digest": Digest::of(b"e"), "expires_at": start.after(DAY), "who": "ada",
+                }),
+                start,
+            ),
         ];
         directory.take_in(&events, start);
-        assert_eq!(directory.version, Version(7));
+        assert_eq!(directory.version, Version(8));
+        let namespaces = |id: &str| directory.get(id).unwrap().namespaces.to_string();
+        assert_eq!([namespaces("a"), namespaces("e")], ["default", "shop"]);
         let state = |directory: &Directory, id: &str, at| directory.get(id).map(|it| it.state(at));
         assert_eq!(state(&directory, "a", start), Some(TokenState::Active));
         assert_eq!(state(&directory, "b", start), Some(TokenState::Active));
@@ -280,7 +303,7 @@ mod tests {
             (a.last_used_at, a.roles.as_slice()),
             (Some(start.after(DAY)), &[Role::Viewer][..])
         );
-        assert_eq!(directory.active(start).count(), 2);
+        assert_eq!(directory.active(start).count(), 3);
         // What ended is forgotten in the end.
         directory.take_in(&[], start.after(DAY + ENDED_KEPT));
         let left: Vec<_> = directory.list().into_iter().map(|token| token.id).collect();

@@ -3,6 +3,7 @@
 use amends_engine::Timestamp;
 
 use super::permission::{Permissions, Role};
+use crate::namespaces::Namespaces;
 
 /// Stands before the name of a person whom a proxy names, so that nobody is recorded under the name of a token: that
 /// has no colon.
@@ -19,6 +20,8 @@ pub struct Holder {
     pub roles: Vec<Role>,
     /// What the holder may do.
     pub permissions: Permissions,
+    /// The namespaces that the holder may see.
+    pub namespaces: Namespaces,
     /// When the token expires; none: never.
     pub expires_at: Option<Timestamp>,
 }

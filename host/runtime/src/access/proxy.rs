@@ -11,6 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::holder::{Holder, PROXY_PREFIX};
 use super::permission::{Permissions, Role};
+use crate::namespaces::Namespaces;
 
 /// What a host believes of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct ProxySettings {
     pub roles: BTreeMap<String, Vec<Role>>,
     /// The groups that see payloads.
     pub payloads: BTreeSet<String>,
+    /// The namespaces that each group sees. Several groups add up. A person of no such group sees `default`.
+    pub namespaces: BTreeMap<String, Namespaces>,
 }
 
 /// An address, or a network such as `10.0.0.0/8`.
@@ -68,11 +71,14 @@ impl ProxySettings {
         let roles: Vec<_> = roles.into_iter().collect();
         let payloads = groups.iter().any(|group| self.payloads.contains(*group));
         let permissions = Permissions::of(&roles, payloads);
+        let of_groups = groups.iter().filter_map(|group| self.namespaces.get(*group)).cloned();
+        let namespaces = of_groups.reduce(Namespaces::with).unwrap_or_default();
         Holder {
             name: format!("{PROXY_PREFIX}{user}"),
             id: None,
             roles,
             permissions,
+            namespaces,
             expires_at: None,
         }
     }
@@ -96,6 +102,10 @@ mod tests {
                 ("release".to_owned(), vec![Role::Deployer, Role::Operator]),
             ]),
             payloads: BTreeSet::from(["support".to_owned()]),
+            namespaces: BTreeMap::from([
+                ("sre".to_owned(), Namespaces::All),
+                ("shop".to_owned(), Namespaces::read(&["shop".to_owned()]).unwrap()),
+            ]),
         }
     }
 
@@ -125,6 +135,9 @@ mod tests {
         assert!(!both.permissions.has(Permission::Payloads));
         let seeing = settings.holder("ada", &["support", "sre"]);
         assert!(seeing.permissions.has(Permission::Payloads));
+        let namespaces = |groups: &[&str]| settings.holder("ada", groups).namespaces.to_string();
+        let told = [&["release"][..], &["release", "shop"], &["shop", "sre"]].map(namespaces);
+        assert_eq!(told, ["default", "shop", "*"]);
         for none in [&["other"][..], &[], &["SRE"], &["support"]] {
             assert!(settings.holder("ada", none).roles.is_empty(), "{none:?}");
         }

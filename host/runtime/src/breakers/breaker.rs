@@ -1,6 +1,6 @@
 //! One breaker, without its service: what it was told, and what it answers.
 
-use amends_engine::{CLOCK_TOLERANCE, Failure, Outcome, ServiceName, Timestamp};
+use amends_engine::{CLOCK_TOLERANCE, Failure, Outcome, Timestamp};
 use amends_store::StoredEvent;
 use serde_json::{Value, json};
 
@@ -53,14 +53,13 @@ pub(super) struct Breaker {
 }
 
 impl State {
-    /// Shows it as the service's metric: 0 closed, 1 half open, 2 open.
-    pub(super) fn gauge(self, service: &ServiceName) {
-        let value = match self {
+    /// The value of the service's metric: 0 closed, 1 half open, 2 open.
+    pub(super) const fn gauge(self) -> f64 {
+        match self {
             Self::Closed => 0.0,
             Self::HalfOpen { .. } => 1.0,
             Self::Open { .. } | Self::Held { .. } => 2.0,
-        };
-        metrics::gauge!("amends_breaker_state", "service" => service.to_string()).set(value);
+        }
     }
 
     pub(super) const fn word(self) -> &'static str {

@@ -109,7 +109,6 @@ impl Follower {
             }
             let before = breaker.state;
             breaker.remember(&event);
-            breaker.state.gauge(service);
             // Of one that opened by itself, each finds out when it tries again.
             breaker.state != before && matches!(breaker.state, State::Closed | State::Held { .. })
         };

@@ -191,6 +191,7 @@ async fn start(sagas: &dyn SagaPort, child: &Child, told: &mut ChildOrders) -> R
             | StartError::Keys(_)
             | StartError::Owner(_)
             | StartError::Overloaded(_)
+            | StartError::TooOften { .. }
             | StartError::Store(_) => {
                 tracing::debug!(saga_id = %child.id, %error, "child is not started yet");
             }

@@ -58,6 +58,7 @@ impl EventError {
                 | StartError::NoSubject { .. }
                 | StartError::NeedsSubject { .. } => false,
                 StartError::Overloaded(_)
+                | StartError::TooOften { .. }
                 | StartError::Keys(_)
                 | StartError::Stopping
                 | StartError::Store(_) => true,
@@ -159,6 +160,7 @@ mod tests {
         for error in [
             EventError::Stopping,
             EventError::Start(StartError::Overloaded("full")),
+            EventError::Start(StartError::TooOften { wait: std::time::Duration::ZERO }),
             EventError::Start(StartError::Stopping),
             EventError::Start(StartError::Store(store())),
             EventError::Signal(OperateError::Overloaded("full")),

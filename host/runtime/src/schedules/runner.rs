@@ -96,7 +96,8 @@ impl From<StartError> for Ended {
             | StartError::NeedsSubject { .. }
             | StartError::Keys(_)
             | StartError::Owner(_)
-            | StartError::Overloaded(_)) => Self::Failing(error.to_string()),
+            | StartError::Overloaded(_)
+            | StartError::TooOften { .. }) => Self::Failing(error.to_string()),
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::call::guest::Guest;
 /// another component may need. Calls compute, so about as many as there are cores run at once.
 pub(crate) const IDLE_MAX: usize = 64;
 
+/// At most one in so many places of the pool is held by an instance that waits.
+pub(crate) const IDLE_PART: usize = 10;
+
 /// An instance and how many calls it has served.
 pub(crate) struct Warm {
     pub(crate) store: Store<Guest>,

@@ -15,7 +15,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::bindings::exports::amends::saga::{action, probe, undo};
 use crate::call::guest::{Guest, linker};
-use crate::call::idle::{IDLE_MAX, Idle};
+use crate::call::idle::{IDLE_MAX, IDLE_PART, Idle};
 use crate::component::cache::{self, Cache, CacheConfig};
 use crate::component::check::{check_is_component, check_required};
 use crate::component::inspect::{self, Asked, Code, Description, Inspection, Limits, Request};
@@ -24,7 +24,7 @@ use crate::component::schema;
 use crate::component::signature::TrustedKeys;
 use crate::component::timed_checker::TimedChecker;
 use crate::error::{Rejection, SandboxError};
-use crate::limits::engine::WasmEngine;
+use crate::limits::engine::{INSTANCES_MAX, WasmEngine};
 use crate::limits::meter::Meter;
 use crate::settings::PluginSettings;
 
@@ -78,7 +78,21 @@ impl Loader {
         trusted_keys: TrustedKeys,
         inspection: Inspection,
     ) -> Result<Self, SandboxError> {
-        let sandbox = WasmEngine::new()?;
+        Self::with_instances(INSTANCES_MAX, cache, trusted_keys, inspection)
+    }
+
+    /// As [`Self::new`], with room for so many instances at once, at most [`INSTANCES_MAX`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_instances(
+        instances_max: u32,
+        cache: Option<&CacheConfig>,
+        trusted_keys: TrustedKeys,
+        inspection: Inspection,
+    ) -> Result<Self, SandboxError> {
+        let sandbox = WasmEngine::new(instances_max)?;
+        let idle_max = usize::try_from(instances_max).unwrap_or(usize::MAX) / IDLE_PART;
         let linker =
             linker(&sandbox.engine).map_err(|error| SandboxError::SetUp(format!("{error:#}")))?;
         let cache = cache.map(|cache| Cache::open(cache, &sandbox.engine)).transpose()?.flatten();
@@ -94,7 +108,7 @@ impl Loader {
             looks: Arc::default(),
             turn_wanted: Arc::default(),
             compiled: Arc::default(),
-            idle_room: Arc::new(Semaphore::new(IDLE_MAX)),
+            idle_room: Arc::new(Semaphore::new(idle_max.min(IDLE_MAX))),
         })
     }
 

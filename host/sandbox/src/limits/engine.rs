@@ -13,9 +13,9 @@ pub const INSTANCES_MAX: u32 = 640;
 /// Linear memories of one component.
 const MEMORIES_OF_ONE_MAX: u32 = 8;
 
-/// Tables of all instances where the system sets memory aside for whatever is mapped
-/// (`vm.overcommit_memory = 2`): four for each, which is what a compiler makes.
-const TABLES_SPARE_MAX: u32 = INSTANCES_MAX * 4;
+/// Tables of each instance where the system sets memory aside for whatever is mapped
+/// (`vm.overcommit_memory = 2`), on average: what a compiler makes.
+const TABLES_SPARE: u32 = 4;
 
 /// Of what a call has written, so much is put back; the rest is given back to the system. A small
 /// guest writes a tenth of it.
@@ -29,24 +29,28 @@ pub(crate) struct WasmEngine {
 }
 
 impl WasmEngine {
-    pub(crate) fn new() -> Result<Self, SandboxError> {
+    /// Makes an engine for so many instances at once, at most [`INSTANCES_MAX`].
+    pub(crate) fn new(instances_max: u32) -> Result<Self, SandboxError> {
+        let instances = instances_max.clamp(1, INSTANCES_MAX);
         let of_one = u32::try_from(INSTANCES_OF_ONE_MAX).unwrap_or(u32::MAX);
         // All that all of them may have: so none finds less because others have much. That is room in
-        // the address space, 20 TiB of it, and no memory.
-        Self::with(Self::pool(of_one, INSTANCES_MAX * of_one))
+        // the address space, 32 GiB for each, so 20 TiB for the most, and no memory.
+        Self::with(Self::pool(instances, of_one, instances * of_one))
             // Then a call may find none, and begins when there are some.
-            .or_else(|_| Self::with(Self::pool(of_one, TABLES_SPARE_MAX)))
+            .or_else(|_| {
+                Self::with(Self::pool(instances, of_one, of_one.max(instances * TABLES_SPARE)))
+            })
     }
 
-    /// Places for components of so many core instances and tables, and for all tables together.
-    fn pool(of_one: u32, tables: u32) -> InstanceAllocationStrategy {
+    /// Places for so many components of so many core instances and tables, and for all tables together.
+    fn pool(instances: u32, of_one: u32, tables: u32) -> InstanceAllocationStrategy {
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(INSTANCES_MAX);
-        pool.total_core_instances(INSTANCES_MAX * of_one);
-        pool.total_memories(INSTANCES_MAX * MEMORIES_OF_ONE_MAX);
+        pool.total_component_instances(instances);
+        pool.total_core_instances(instances * of_one);
+        pool.total_memories(instances * MEMORIES_OF_ONE_MAX);
         pool.total_tables(tables);
         pool.table_elements(TABLE_ELEMENTS_MAX);
-        pool.total_stacks(INSTANCES_MAX);
+        pool.total_stacks(instances);
         pool.max_core_instances_per_component(of_one);
         pool.max_memories_per_component(MEMORIES_OF_ONE_MAX);
         pool.max_tables_per_component(of_one);
@@ -95,7 +99,10 @@ mod tests {
             hasher.finish()
         };
         let (pool, inspection) =
-            (WasmEngine::new().unwrap(), WasmEngine::for_inspection().unwrap());
+            (WasmEngine::new(INSTANCES_MAX).unwrap(), WasmEngine::for_inspection().unwrap());
         assert_eq!(compiles_for(&pool), compiles_for(&inspection));
+        // That of a namespace.
+        let small = WasmEngine::new(48).unwrap();
+        assert_eq!(compiles_for(&small), compiles_for(&pool));
     }
 }

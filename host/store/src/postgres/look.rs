@@ -1,6 +1,7 @@
 //! What the writer looks at between transactions: whether the connection is there, whether the fence is its own, and
 //! whether writes work again.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -101,8 +102,8 @@ impl Writer {
         let size = pg.first("SELECT pg_database_size(current_database())", &[]).await?;
         if let Some(size) = size {
             let bytes: i64 = size.try_get(0).map_err(Failure::from)?;
-            #[expect(clippy::cast_precision_loss, reason = "bytes of a database, to some 2^52")]
-            metrics::gauge!("amends_store_bytes").set(bytes as f64);
+            self.stats.lock().unwrap_or_else(PoisonError::into_inner).bytes =
+                u64::try_from(bytes).ok();
         }
         Ok(())
     }

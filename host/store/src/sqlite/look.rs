@@ -132,15 +132,17 @@ impl Writer<'_> {
         }
     }
 
-    /// Sets the gauges for the bytes of the store and of the disk, and warns when the disk is
-    /// nearly full.
+    /// Measures the store and the disk, and warns when the disk is nearly full.
     fn measure(&mut self) {
         let bytes = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
-        gauge("amends_store_bytes", bytes);
-        gauge("amends_store_wal_bytes", log_bytes(&self.path));
-        let Some(room) = disk_room(&self.path) else { return };
-        gauge("amends_disk_free_bytes", room.free_bytes);
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner).disk = Some(room);
+        let wal_bytes = log_bytes(&self.path);
+        let room = disk_room(&self.path);
+        {
+            let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+            (stats.bytes, stats.wal_bytes) = (Some(bytes), Some(wal_bytes));
+            stats.disk = room.or(stats.disk);
+        }
+        let Some(room) = room else { return };
         if room.is_low && !self.upkeep.is_low {
             tracing::warn!(
                 free_bytes = room.free_bytes,
@@ -163,9 +165,4 @@ fn cut(connection: &Connection, wait: Duration) -> bool {
         tracing::debug!(%error, "the store's log cannot be cut back");
     }
     matches!(is_busy, Ok(false))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes of a disk, to some 2^52")]
-fn gauge(name: &'static str, bytes: u64) {
-    metrics::gauge!(name).set(bytes as f64);
 }

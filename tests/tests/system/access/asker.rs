@@ -23,6 +23,7 @@ pub(crate) fn run(place: &Place) -> Host {
 pub(crate) struct Asker<'a> {
     token: Option<&'a str>,
     user: Option<&'a str>,
+    namespace: Option<&'a str>,
 }
 
 /// What a host answers.
@@ -52,12 +53,17 @@ impl Answer {
 impl<'a> Asker<'a> {
     /// Who has this token.
     pub(crate) const fn with(token: &'a str) -> Self {
-        Self { token: Some(token), user: None }
+        Self { token: Some(token), user: None, namespace: None }
     }
 
     /// The same, who says that they ask for this person.
     pub(crate) const fn on_behalf_of(self, user: &'a str) -> Self {
         Self { user: Some(user), ..self }
+    }
+
+    /// The same, in this namespace.
+    pub(crate) const fn in_namespace(self, name: &'a str) -> Self {
+        Self { namespace: Some(name), ..self }
     }
 
     pub(crate) fn get(self, host: &Host, path: &str) -> Answer {
@@ -77,6 +83,9 @@ impl<'a> Asker<'a> {
         let mut request = request.header("content-type", "application/json");
         if let Some(token) = self.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(namespace) = self.namespace {
+            request = request.header("amends-namespace", namespace);
         }
         if let Some(user) = self.user {
             request = request.header("amends-user", user);

@@ -367,6 +367,48 @@ fn nobody_is_answered_without_a_token_that_counts() {
     assert_eq!(answer.status, 200, "{}", answer.problem);
 }
 
+/// Every operation in a namespace that the token may not see, and in one that does not exist: the same answer.
+#[test]
+fn a_namespace_that_a_token_may_not_see_is_none() {
+    let place = place();
+    let shop = "[namespace.shop.plugins]\ndir = \"plugins\"\n[[namespace.shop.saga]]\nname = \"gate\"\n\
+                [[namespace.shop.saga.step]]\nname = \"approval\"\nwait = \"approved\"\n";
+    place.config(&format!("{AUTH}{RULES}{shop}"));
+    let host = run(&place);
+    // Whatever it may do, and whatever it sees, in `default`.
+    let token = make(&host, "grace", &["admin"], true);
+    let (mut wrong, mut refused) = (Vec::new(), 0);
+    for request in requests(&host) {
+        let in_namespace = |name: &str, lines: &str| {
+            request.send(place.port, &format!("amends-namespace: {name}\r\n{lines}"))
+        };
+        let is_open = OPEN.contains(&request.operation.as_str());
+        for name in ["shop", "shup"] {
+            let (answer, nobody) = (in_namespace(name, &bearer(&token)), in_namespace(name, ""));
+            let is_right = if is_open || request.operation == "get_me" {
+                answer.status == 200
+            } else {
+                refused += 1;
+                let detail = answer.problem["detail"].as_str().unwrap_or_default();
+                request.is_refused(&answer, 404, "no_namespace")
+                    && (detail == format!("there is no namespace `{name}` for this caller")
+                        || request.method == "HEAD")
+            };
+            let is_nobody_told = is_open || request.is_refused(&nobody, 401, "token_missing");
+            if !is_right || !is_nobody_told {
+                wrong.push(request.told(&format!("in {name}"), &answer));
+            }
+        }
+        // The token of the config sees all of them.
+        let answer = in_namespace("shop", &bearer(ADMIN));
+        if answer.problem["code"] == "no_namespace" {
+            wrong.push(request.told("as the config's token", &answer));
+        }
+    }
+    assert!(wrong.is_empty(), "{} answers:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(refused > 140, "{refused} requests");
+}
+
 #[test]
 fn events_are_judged_by_their_signature_or_else_by_a_token() {
     let place = place();

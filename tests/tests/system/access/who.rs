@@ -104,7 +104,7 @@ fn without_access_control_everything_is_as_before() {
     let permissions = ["read", "payloads", "start", "operate", "deploy", "administer"];
     let expected = json!({
         "who": "ada@127.0.0.1", "access_control": false, "roles": [], "permissions": permissions,
-        "expires_at": Value::Null,
+        "namespaces": ["default"], "expires_at": Value::Null,
     });
     assert_eq!(me, expected);
     let body = json!({"name": "shop", "roles": ["service"]});
