@@ -22,7 +22,7 @@ use crate::forward::{self, receive, to_owner};
 use crate::namespaces::Dispatch;
 use crate::{
     audit, breakers, definitions, erasures, events, exposure, health, hosts, on, openapi,
-    plugin_state, plugins, sagas, schedules, store, subscriptions, tokens,
+    plugin_state, plugins, request_span, sagas, schedules, store, subscriptions, tokens,
 };
 
 /// Makes the router of the whole API: that of each namespace, and before them what chooses one of them.
@@ -49,6 +49,7 @@ fn of_namespace(state: ApiState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.clone(), to_owner))
+        .layer(from_fn_with_state(state.clone(), request_span::trace))
         .layer(from_fn_with_state(gate, access::gate))
         .layer(from_fn_with_state(state.clone(), receive))
         .layer(from_fn_with_state(state.clone(), door))

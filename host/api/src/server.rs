@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -32,6 +32,7 @@ use activity::Activity;
 use connection::Peer;
 pub use tls::{Tls, TlsError};
 
+use crate::encrypted::Encrypted;
 use crate::network::network_of;
 
 /// A host serves at most this many connections: as many watchers as it takes, and as many other clients.
@@ -254,11 +255,13 @@ impl Server {
     /// Lets the server speak TLS with this certificate, and nothing else. `None`: HTTP without TLS.
     #[must_use]
     pub fn with_tls(self, tls: Option<Tls>) -> Self {
-        if tls.is_some() {
-            // Seen before the first one is refused.
-            metrics::counter!("amends_connections_refused_total").increment(0);
+        if tls.is_none() {
+            return self;
         }
-        Self { tls, ..self }
+        // Seen before the first one is refused.
+        metrics::counter!("amends_connections_refused_total").increment(0);
+        let router = self.router.layer(Extension(Encrypted));
+        Self { router, tls, ..self }
     }
 
     /// Takes connections until the server has to end, and then waits for the open ones: a request under way is

@@ -19,6 +19,7 @@ mod records;
 mod sagas;
 mod schedules;
 mod subscriptions;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

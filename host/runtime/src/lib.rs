@@ -125,4 +125,7 @@ pub use stall::{Stall, StallReason, Stuck};
 pub use start_keys::is_reserved_key;
 pub use start_rate::StartRateSettings;
 pub use state_cache::with_state_cache;
-pub use traces::{LINK_AFTER_DEFAULT, SampleRates, TraceRules, TraceSettings};
+pub use traces::{
+    LINK_AFTER_DEFAULT, RequestAnswer, RequestSpan, SampleRates, ServedRequest, TraceRules,
+    TraceSettings,
+};

@@ -1,12 +1,13 @@
-//! Traces: the spans of a host are views of events.
+//! Traces: the spans of sagas are views of events, and requests to the host have spans of their own.
 //!
-//! A span is made when the event that ends an attempt is durable, from that event and the one that began the
+//! A span of a saga is made when the event that ends an attempt is durable, from that event and the one that began the
 //! attempt. Nothing of a span lives while a call runs, so a call that takes days and a crash in the middle of
 //! one change nothing: the ids follow from the call, and the times are those of the events.
 //!
 //! Deliberately absent: spans of attempts that no event ends (an operator abandoned the saga), and of events
 //! whose shard was lost before their append was answered. Spans may be missing; none is made up.
 
+mod requests;
 mod rules;
 mod spans;
 
@@ -17,6 +18,7 @@ use amends_registry::Registry;
 use amends_sandbox::PluginCall;
 use amends_telemetry::Exporter;
 
+pub use requests::{RequestAnswer, RequestSpan, ServedRequest};
 pub use rules::{LINK_AFTER_DEFAULT, SampleRates, TraceRules};
 pub(crate) use spans::{Durable, TracedCall};
 
@@ -63,6 +65,16 @@ impl Traces {
             },
             |span| self.settings.exporter.send(span),
         );
+    }
+
+    /// Begins the span of a request to the host. `caller` is the trace context that the request came with.
+    pub(crate) fn begin(
+        &self,
+        request: ServedRequest,
+        caller: Option<TraceContext>,
+    ) -> RequestSpan {
+        let TraceSettings { exporter, rules } = &self.settings;
+        RequestSpan::begin(exporter.clone(), rules.sample, request, caller)
     }
 
     /// Sends what waits, for at most 5 s.

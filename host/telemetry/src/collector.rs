@@ -152,6 +152,7 @@ fn span_data(span: Span, scope: &InstrumentationScope) -> SpanData {
         span_kind: match span.kind {
             SpanKind::Internal => OtelSpanKind::Internal,
             SpanKind::Client => OtelSpanKind::Client,
+            SpanKind::Server => OtelSpanKind::Server,
         },
         name: Cow::Owned(span.name),
         start_time: span.began,

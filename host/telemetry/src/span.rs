@@ -13,7 +13,7 @@ pub struct Span {
     pub parent: Option<SpanId>,
     /// True when another program made the span above it.
     pub is_parent_remote: bool,
-    /// Whether it is a request to another program.
+    /// Whether it is a request, and whose.
     pub kind: SpanKind,
     /// Its name. There are few different ones.
     pub name: String,
@@ -40,6 +40,8 @@ pub enum SpanKind {
     Internal,
     /// A request to another program.
     Client,
+    /// A request of another program.
+    Server,
 }
 
 /// The value of an attribute.

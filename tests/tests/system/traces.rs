@@ -161,7 +161,7 @@ fn a_compensated_order_is_one_trace_below_its_caller() {
     let host = place.run();
     let saga = order(&host, "order-undeliverable.json", Some(CALLER));
     assert_eq!(saga["status"], "compensated", "{saga}");
-    let spans = collector.has(&host, 6);
+    let spans = collector.has(&host, 7);
     let names: Vec<_> = spans.iter().map(|got| got.span.name.as_str()).collect();
     assert_eq!(
         names,
@@ -172,12 +172,18 @@ fn a_compensated_order_is_one_trace_below_its_caller() {
             "compensate inventory",
             "compensate prescription",
             "saga order-fulfillment",
+            "POST /v1/sagas",
         ]
     );
     let caller = TraceContext::parse(CALLER).unwrap();
+    let request = &spans[6].span;
+    assert_eq!(request.kind(), SpanKind::Server);
+    assert_eq!(request.parent_span_id, caller.span_id.0);
     for got in &spans {
         assert_eq!(got.span.trace_id, caller.trace_id.0);
-        assert_eq!(got.span.parent_span_id, caller.span_id.0);
+        if got.span.span_id != request.span_id {
+            assert_eq!(got.span.parent_span_id, request.span_id, "{got:?}");
+        }
         assert_eq!(got.told("amends.saga.id"), saga["id"].as_str().unwrap());
         assert!(got.span.end_time_unix_nano >= got.span.start_time_unix_nano);
         assert_eq!(value(&got.resource, "service.name"), "amends");
@@ -205,7 +211,7 @@ fn a_compensated_order_is_one_trace_below_its_caller() {
     let lines: Vec<_> = spans[1].span.events.iter().map(|event| &event.attributes).collect();
     assert!(lines.iter().any(|line| value(line, "message") == "stock reserved"), "{lines:?}");
     host.until("the spans are counted", || {
-        text(&host.url("/metrics")).contains("amends_spans_sent_total 6")
+        text(&host.url("/metrics")).contains("amends_spans_sent_total 7")
     });
 }
 
@@ -217,7 +223,7 @@ fn a_request_of_a_plugin_is_a_span_below_its_attempt() {
     let host = place.run_with_env(&[("OTEL_SERVICE_NAME", "shop")]);
     let saga = order(&host, "order.json", None);
     assert_eq!(saga["status"], "completed", "{saga}");
-    let spans = collector.has(&host, 5);
+    let spans = collector.has(&host, 6);
     let shipment = spans.iter().find(|got| got.span.name == "execute shipment").unwrap();
     let of_carrier = |got: &&Got| got.span.parent_span_id == shipment.span.span_id;
     let requests: Vec<_> = spans.iter().filter(of_carrier).collect();
@@ -234,6 +240,75 @@ fn a_request_of_a_plugin_is_a_span_below_its_attempt() {
     let trace = shipment.span.trace_id.as_slice().try_into().unwrap();
     let trace = format!("{:032x}", u128::from_be_bytes(trace));
     assert_eq!((trace, shipment.span.parent_span_id.as_slice()), (id, &[][..]));
+}
+
+/// Posts JSON, and returns the status of the answer.
+fn post(host: &Host, path: &str, traceparent: Option<&str>, body: &Value) -> u16 {
+    let mut request = agent().post(host.url(path));
+    if let Some(traceparent) = traceparent {
+        request = request.header("traceparent", traceparent);
+    }
+    request.send_json(body).unwrap().status().as_u16()
+}
+
+#[test]
+fn requests_that_change_something_are_spans_and_reads_are_none() {
+    let collector = Collector::start();
+    let place = Place::example();
+    send_spans(&place, &over_http(collector.port));
+    let host = place.run();
+    let saga = order(&host, "order.json", None);
+    let id = saga["id"].as_str().unwrap();
+    for path in [format!("/v1/sagas/{id}"), format!("/v1/sagas/{id}/why"), "/v1/sagas".to_owned()] {
+        host.get(&path);
+    }
+    text(&host.url("/metrics"));
+    let note = json!({ "reason": "Castillo called" });
+    let noted = post(&host, &format!("/v1/sagas/{id}/note"), Some(CALLER), &note);
+    assert_eq!(noted, 200);
+    let unknown = json!({ "definition": "no-such", "input": null });
+    let refused = post(&host, "/v1/sagas?secret=7", Some(CALLER), &unknown);
+    assert!((400..500).contains(&refused), "{refused}");
+    // Nothing is there, so nothing was changed.
+    assert_eq!(post(&host, "/v1/nothing", Some(CALLER), &unknown), 404);
+    let of_host = |got: &Got| got.span.kind() == SpanKind::Server;
+    host.until("the spans of the requests are there", || {
+        collector.spans().iter().filter(|got| of_host(got)).count() >= 3
+    });
+    let all = collector.spans();
+    let requests: Vec<_> = all.iter().filter(|got| of_host(got)).collect();
+    let told: Vec<_> = requests
+        .iter()
+        .map(|got| (got.span.name.clone(), got.told("http.response.status_code")))
+        .collect();
+    let refused = refused.to_string();
+    assert_eq!(
+        told,
+        [
+            ("POST /v1/sagas", "202"),
+            ("POST /v1/sagas/{id}/note", "200"),
+            ("POST /v1/sagas", refused.as_str()),
+        ]
+        .map(|(name, status)| (name.to_owned(), status.to_owned()))
+    );
+    let [start, note, refused] = requests.as_slice() else { panic!("{requests:?}") };
+    // Without a caller, the request is in the trace of the saga that it started.
+    let executed = all.iter().find(|got| got.span.name == "execute prescription").unwrap();
+    assert_eq!(start.span.trace_id, executed.span.trace_id);
+    assert!(start.span.parent_span_id.is_empty() && executed.span.parent_span_id.is_empty());
+    assert_eq!((start.told("amends.saga.id"), note.told("amends.saga.id")), (id.into(), id.into()));
+    let caller = TraceContext::parse(CALLER).unwrap();
+    for request in [note, refused] {
+        assert_eq!(request.span.trace_id, caller.trace_id.0);
+        assert_eq!(request.span.parent_span_id, caller.span_id.0);
+        assert!(!request.is_error(), "the mistake is the caller's");
+    }
+    for request in requests {
+        assert_eq!(request.told("url.scheme"), "http");
+        assert_eq!(request.told("server.address"), "127.0.0.1");
+        let told = format!("{:?}", request.span);
+        assert!(!told.contains("Castillo") && !told.contains("secret"), "{told}");
+    }
 }
 
 #[test]
@@ -361,8 +436,8 @@ fn a_collector_of_others_takes_the_spans_over_both_protocols() {
             let lines = lines.lock().unwrap();
             let of_trace = |line: &&String| line.contains("Trace ID") && line.contains(&trace);
             let is_named = |name: &str| lines.iter().any(|line| line.ends_with(name));
-            // Six spans, and two links to others of them.
-            lines.iter().filter(of_trace).count() >= 8 && is_named(": compensate prescription")
+            // Seven spans, and two links to others of them.
+            lines.iter().filter(of_trace).count() >= 9 && is_named(": compensate prescription")
         });
         assert_eq!(host.stop(), Some(0));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amends_engine::{
-    Direction, Saga, SagaId, SpanId, StepName, Timestamp, TraceContext, attempt_span_id,
+    Direction, Saga, SagaId, SpanId, StepName, Timestamp, TraceContext, TraceId, attempt_span_id,
     attempt_trace_id,
 };
 
@@ -109,12 +109,8 @@ impl SagaTrace {
         self.has_caller && self.base.is_sampled || self.is_within(rate)
     }
 
-    /// It follows from the trace alone, so that spans of one trace are kept together.
     fn is_within(&self, rate: f64) -> bool {
-        // The last seven bytes of a trace id are random, those of a saga's id too.
-        let id = &self.base.trace_id.0;
-        let part = u32::from_be_bytes([id[9], id[10], id[11], id[12]]);
-        f64::from(part) < rate * (f64::from(u32::MAX) + 1.0)
+        is_within(self.base.trace_id, rate)
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {
@@ -124,4 +120,13 @@ impl SagaTrace {
     pub(crate) fn rules(&self) -> TraceRules {
         self.rules
     }
+}
+
+/// Returns true for this part of all traces. It follows from the trace alone, so that spans of one trace are kept
+/// together.
+pub(super) fn is_within(trace: TraceId, rate: f64) -> bool {
+    // The last seven bytes of a trace id are random, those of a saga's id too.
+    let id = &trace.0;
+    let part = u32::from_be_bytes([id[9], id[10], id[11], id[12]]);
+    f64::from(part) < rate * (f64::from(u32::MAX) + 1.0)
 }
