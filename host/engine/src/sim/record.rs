@@ -76,6 +76,8 @@ pub(super) struct StepRecord {
     /// True when the outcome of some attempt of each is unknown.
     pub(super) is_unclear: bool,
     pub(super) is_undo_unclear: bool,
+    /// True when that was so of the calls whose input was edited last. Their key stayed.
+    pub(super) was_unclear_when_edited: bool,
 }
 
 impl Record {
@@ -250,7 +252,12 @@ impl StepRecord {
                 self.undo_failed(e.class, e.probe);
             }
             Event::Operator(OperatorEvent::Retried(e)) => {
-                self.edits += u32::from(e.input.is_some());
+                if e.input.is_some() {
+                    self.edits += 1;
+                    let is_undo = is_compensating && has_undo;
+                    self.was_unclear_when_edited =
+                        if is_undo { self.is_undo_unclear } else { self.is_unclear };
+                }
                 (self.has_failed, self.is_undo_blocked) = (false, false);
                 self.attempts_before = self.attempts;
                 self.undo_attempts_before = self.undo_attempts;
